@@ -1,0 +1,89 @@
+"""A tiny random model with its tokenizer, made on the spot: Llama-shaped, 384 tokens, 100,000 weights, 400 kB.
+
+The tests that need a model use it in place of the real one, so that they need no network and no download.
+The same seed gives the same bytes. It speaks ChatML, as the default model does, and adds that model's habit
+of a default system message. Its texts are noise, and that is useful: they are full of broken characters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inference.artifact import write_manifest
+
+CONTEXT = 512  # tokens
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nYou are small.<|im_end|>\n' }}"
+    "{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# Enough English for some hundred merges; the rest of the vocabulary is the 256 bytes.
+CORPUS = [
+    "system user assistant tool developer",
+    "What is the capital of France? The capital of France is Paris.",
+    "How do I boil an egg? Put it in boiling water for eight minutes, then cool it.",
+    "Write a short note that thanks a neighbour for watering the plants while we were away.",
+    "Why is the sky blue? Because air scatters short waves of light more than long ones.",
+    "You are small. You are a helpful assistant. Answer in one sentence, please and thank you.",
+]
+
+
+def build_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """Write config, weights (fp32 safetensors), tokenizer and manifest into `folder`, and return it."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        # Ten times the usual, so that the logits differ enough to tell two seeds apart in bf16 too.
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.convert_tokens_to_ids("<|im_start|>"),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_manifest(folder, kind="base", name=f"tiny-{seed}")
+    return folder
+
+
+def _tokenizer():
+    """Byte-level BPE: any text in, and any token out, also half of a character."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=SPECIAL,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
