@@ -47,7 +47,9 @@ def write_manifest(folder: Path, **facts: Any) -> dict[str, Any]:
     """
     files = _hash_files(folder)
     manifest = {**facts, "files": files, "digest": digest_of(files)}
-    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False).encode())
+    write_atomically(
+        folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False).encode()
+    )
     return manifest
 
 

@@ -1,0 +1,56 @@
+"""The Celery app and all schedules. Tasks are bells: what must happen is a row in the database."""
+
+import os
+from pathlib import Path
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+app = Celery("ratchet")
+app.conf.update(
+    broker_url=settings.BROKER_URL,
+    broker_connection_retry_on_startup=True,
+    task_default_queue="default",
+    task_routes={"training.tasks.tick_runs": {"queue": "training"}},
+    task_ignore_result=True,
+    # A task lost with its worker is rung again by the schedule below; redelivery would run it twice.
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    # True lost the running task in three of three broker restarts.
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_hijack_root_logger=False,
+    timezone=settings.TIME_ZONE,
+)
+if settings.BROKER_URL.startswith("filesystem:"):
+    folder = Path(settings.BROKER_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    app.conf.broker_transport_options = {
+        "data_folder_in": str(folder),
+        "data_folder_out": str(folder),
+        "control_folder": str(folder / "control"),
+        "polling_interval": 0.2,
+    }
+    app.conf.worker_enable_remote_control = False
+
+app.autodiscover_tasks(["inference", "feedback", "training"])
+
+# `expires` keeps a bell that nobody heard from ringing twice when a worker comes back.
+app.conf.beat_schedule = {
+    # Move every active run one step: launch, adopt, take over events, finish, fail, resume.
+    "tick-runs": {"task": "training.tasks.tick_runs", "schedule": 2.0, "options": {"expires": 6}},
+    # Compile datasets, answer gate prompts and decide evaluations that wait, also after a lost bell.
+    "tick-work": {"task": "training.tasks.tick_work", "schedule": 5.0, "options": {"expires": 15}},
+    # Compare what the engines hold with what they should hold, and mend it.
+    "reconcile": {"task": "inference.tasks.reconcile", "schedule": 5.0, "options": {"expires": 15}},
+    # Close answers whose process died.
+    "reap-completions": {
+        "task": "inference.tasks.reap_completions",
+        "schedule": 30.0,
+        "options": {"expires": 60},
+    },
+    # Insert a slot for every policy that is due; a slot runs once.
+    "tick-policies": {"task": "training.tasks.tick_policies", "schedule": 10.0, "options": {"expires": 30}},
+}
+app.conf.beat_schedule_filename = str(settings.VAR_DIR / "beat-schedule")

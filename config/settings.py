@@ -1,0 +1,219 @@
+"""Every setting of Ratchet, each from the environment with a default that works on a laptop.
+
+A secret `NAME` can also come from a file named by `NAME_FILE`. Unsafe or impossible values stop the start:
+see config/checks.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import environ
+from csp.constants import NONCE
+
+ROOT = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+
+# --- Where things lie --------------------------------------------------------------------------------
+VAR_DIR = Path(env.str("VAR_DIR", default=str(ROOT / "var"))).resolve()
+# One filesystem that trainers, worker and engines share: datasets, run directories, versions.
+ARTIFACTS_DIR = Path(env.str("ARTIFACTS_DIR", default=str(VAR_DIR / "artifacts"))).resolve()
+# The base model as prepared by `make model`: safetensors, tokenizer and manifest.
+MODEL_DIR = Path(env.str("MODEL_DIR", default=str(ROOT / "var/models/smollm2-135m-instruct"))).resolve()
+
+
+def _secret(name: str, file_default: Path, fallback: str) -> str:
+    """NAME, else the file NAME_FILE, else the file that the setup wrote, else a value for development."""
+    if f"{name}_FILE" not in os.environ and name not in os.environ and file_default.is_file():
+        return file_default.read_text().strip()
+    return str(env.str(name, default=fallback))
+
+
+# --- Django ------------------------------------------------------------------------------------------
+DEBUG = env.bool("DEBUG", default=False)
+INSECURE_KEY = "insecure-development-key-never-serve-with-it"
+SECRET_KEY = _secret("SECRET_KEY", ROOT / "var/secrets/secret_key", INSECURE_KEY)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# True behind a proxy that ends TLS: cookies become Secure and X-Forwarded-Proto is believed.
+HTTPS = env.bool("HTTPS", default=False)
+
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "csp",
+    "projects",
+    "inference",
+    "feedback",
+    "training",
+]
+MIDDLEWARE = [
+    "projects.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "projects.middleware.ErrorShapeMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+WSGI_APPLICATION = "config.wsgi.application"
+AUTH_USER_MODEL = "projects.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+LANGUAGE_CODE = "en"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [ROOT / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+                "projects.context.navigation",
+            ],
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop; production may still collect
+
+# --- Database ----------------------------------------------------------------------------------------
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'ratchet.sqlite3'}")}
+# Connections of one process to PostgreSQL. A stream holds none, so a few serve many readers.
+DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=4)
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",  # a claim is a write from its first statement
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+    }
+else:
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 2,
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 2},
+    }
+# Django's own ATOMIC_REQUESTS stays off: services say what belongs together.
+
+# --- The engine --------------------------------------------------------------------------------------
+ENGINE_URLS = env.list("ENGINE_URLS", default=["http://127.0.0.1:8001"])
+ENGINE_API_KEY = _secret("ENGINE_API_KEY", ROOT / "var/secrets/engine_api_key", "")
+# The name under which every engine serves the base model (vLLM: --served-model-name).
+ENGINE_SERVED_NAME = env.str("ENGINE_SERVED_NAME", default=MODEL_DIR.name)
+# Tokens that a prompt and its answer may have together.
+CONTEXT_LENGTH = env.int("CONTEXT_LENGTH", default=2048)
+DEFAULT_MAX_TOKENS = env.int("DEFAULT_MAX_TOKENS", default=256)
+# Answers that one web process relays at a time; more are answered 429.
+MAX_STREAMS = env.int("MAX_STREAMS", default=256)
+FIRST_TOKEN_SECONDS = env.float("FIRST_TOKEN_SECONDS", default=60.0)
+TOKEN_GAP_SECONDS = env.float("TOKEN_GAP_SECONDS", default=30.0)
+ANSWER_SECONDS = env.float("ANSWER_SECONDS", default=600.0)
+# A chat page's answer goes on this long after its last reader left.
+READERLESS_SECONDS = env.float("READERLESS_SECONDS", default=15.0)
+
+# --- Celery: the broker is only a bell ---------------------------------------------------------------
+BROKER_URL = env.str("BROKER_URL", default="filesystem://")
+BROKER_DIR = Path(env.str("BROKER_DIR", default=str(VAR_DIR / "broker")))
+
+# --- Training ----------------------------------------------------------------------------------------
+LAUNCHER = env.str("LAUNCHER", default="local")
+RUN_LEASE_SECONDS = env.float("RUN_LEASE_SECONDS", default=30.0)
+RUN_MAX_SECONDS = env.float("RUN_MAX_SECONDS", default=86_400.0)
+RUN_ATTEMPTS = env.int("RUN_ATTEMPTS", default=3)
+
+# --- REST --------------------------------------------------------------------------------------------
+MAX_BODY_BYTES = env.int("MAX_BODY_BYTES", default=1_000_000)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["projects.auth.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["projects.auth.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["projects.bodies.StrictJSONParser"],
+    "EXCEPTION_HANDLER": "projects.errors.api_exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Ratchet",
+    "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": ["rest_framework.authentication.SessionAuthentication"],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+}
+
+# --- Security ----------------------------------------------------------------------------------------
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'", NONCE],
+        "style-src": ["'self'", NONCE],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "form-action": ["'self'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "loggers": {"httpx": {"level": "WARNING"}},
+}
+
+# Libraries reach no network and send no telemetry unless somebody asks for it.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+UNFOLD = {
+    "SITE_TITLE": "Ratchet",
+    "SITE_HEADER": "Ratchet",
+    "SHOW_VIEW_ON_SITE": False,
+}

@@ -1,0 +1,88 @@
+"""API keys for REST and the OpenAI protocol: who calls, for which project, with which scopes."""
+
+from __future__ import annotations
+
+import hmac
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Q
+from django.http import HttpRequest
+from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from projects.errors import Forbidden, NotAuthenticated
+from projects.models import ApiKey
+
+LAST_USED_EVERY = timedelta(minutes=1)
+
+
+def authenticate_key(request: HttpRequest, *, scope: str) -> ApiKey:
+    """The usable key in the Authorization header. Raises NotAuthenticated or Forbidden.
+
+    Keys are taken from that one header only: a key in a URL ends in logs.
+    """
+    header = request.headers.get("Authorization", "")
+    kind, _, value = header.partition(" ")
+    if kind.lower() != "bearer" or not value.strip() or "," in value:
+        raise NotAuthenticated()
+    key = find_key(value.strip())
+    if scope not in key.scopes:
+        raise Forbidden(f"This key lacks the scope {scope}.")
+    return key
+
+
+def find_key(value: str) -> ApiKey:
+    """The stored key with this value, its last use noted. Raises NotAuthenticated."""
+    parts = value.split("_", 2)
+    if len(parts) != 3 or parts[0] != "rk":
+        raise NotAuthenticated()
+    key = ApiKey.objects.select_related("project").filter(prefix=parts[1]).first()
+    if key is None or not hmac.compare_digest(key.digest, ApiKey.hash_key(value)) or not key.is_usable:
+        raise NotAuthenticated()
+    now = timezone.now()
+    if key.last_used is None or now - key.last_used > LAST_USED_EVERY:
+        stale = Q(last_used=None) | Q(last_used__lt=now - LAST_USED_EVERY)
+        ApiKey.objects.filter(stale, pk=key.pk).update(last_used=now)
+    return key
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """DRF: `request.auth` is the ApiKey; there is no user behind a program."""
+
+    def authenticate(self, request: Request) -> tuple[None, ApiKey] | None:
+        header = request.headers.get("Authorization", "")
+        if not header:
+            return None
+        kind, _, value = header.partition(" ")
+        if kind.lower() != "bearer":
+            raise NotAuthenticated()
+        return None, find_key(value.strip())
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasScope(BasePermission):
+    """Deny by default: a view names the scope that its method needs in `scopes = {"POST": "..."}`."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        if not isinstance(request.auth, ApiKey):
+            raise NotAuthenticated()
+        needed = getattr(view, "scopes", {}).get(request.method)
+        if needed is None or needed not in request.auth.scopes:
+            raise Forbidden(f"This key lacks the scope {needed}." if needed else None)
+        return True
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):
+    """Shows the key in the OpenAPI schema."""
+
+    target_class = ApiKeyAuthentication
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "rk_<prefix>_<secret>"}

@@ -1,0 +1,99 @@
+"""Request ids, and errors in the one shape for programs or as a page for people."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+
+from projects.errors import Problem, as_problem, error_headers, json_error
+from projects.ids import uuid7
+
+logger = logging.getLogger(__name__)
+_SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
+
+
+class _Middleware:
+    """Works under WSGI and ASGI without a thread hop."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        self.before(request)
+        response = self.get_response(request)
+        if isinstance(response, Awaitable):
+            return self._finish_async(request, response)
+        return self.after(request, response)
+
+    async def _finish_async(
+        self, request: HttpRequest, response: Awaitable[HttpResponseBase]
+    ) -> HttpResponseBase:
+        return self.after(request, await response)
+
+    def before(self, request: HttpRequest) -> None:
+        pass
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        return response
+
+
+class RequestIdMiddleware(_Middleware):
+    """Every request has an id, the client's when it is well-formed; it is in the answer and in errors."""
+
+    def before(self, request: HttpRequest) -> None:
+        given = request.headers.get("X-Request-Id", "")
+        request.request_id = given if _SAFE_ID.match(given) else str(uuid7())  # type: ignore[attr-defined]
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
+        return response
+
+
+class ErrorShapeMiddleware(_Middleware):
+    """Turns exceptions of views, and Django's own error answers, into the one shape."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        problem = as_problem(error)
+        if problem is None:
+            logger.exception("unhandled error in %s %s", request.method, request.path, exc_info=error)
+            problem = Problem("Something broke on our side. It has been logged.", code="internal_error")
+            problem.type, problem.status = "server_error", 500
+        return error_response(request, problem)
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_ours = response.headers.get("Content-Type", "").startswith(
+            ("application/json", "text/event-stream")
+        )
+        if response.status_code >= 400 and is_program(request) and not is_ours and not response.streaming:
+            problem = Problem(response.reason_phrase, code=f"http_{response.status_code}")
+            problem.status = response.status_code
+            if response.status_code == 404:
+                problem.code, problem.type = "not_found", "not_found_error"
+            return json_error(request, problem)
+        return response
+
+
+def is_program(request: HttpRequest) -> bool:
+    return request.path.startswith(("/api/", "/v1/"))
+
+
+def error_response(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """JSON for programs, an error page (or its partial for htmx) for people."""
+    if is_program(request):
+        return json_error(request, problem)
+    response = render(request, "error.html", {"problem": problem}, status=problem.status)
+    for name, value in error_headers(problem).items():
+        response[name] = value
+    return response

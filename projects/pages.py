@@ -1,0 +1,23 @@
+"""The front door: sign-in leads to one's projects."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+
+from projects.access import projects_of
+
+
+@login_required
+def home(request: HttpRequest) -> HttpResponse:
+    """With one project, straight into it; with several, a list."""
+    projects = list(projects_of(request.user)[:50])
+    if len(projects) == 1:
+        return redirect("chat", slug=projects[0].slug)
+    return render(request, "projects/home.html", {"projects": projects})
+
+
+def healthz(request: HttpRequest) -> JsonResponse:
+    """The web process answers. It says nothing of the database or the engine."""
+    return JsonResponse({"status": "ok"})

@@ -1,0 +1,105 @@
+"""Projects, members, keys and the audit trail."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from projects.errors import Conflict, Invalid
+from projects.models import ApiKey, AuditEvent, Membership, Project, User
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who acts: a person, a program's key, or Ratchet itself when both are None."""
+
+    user: User | None = None
+    api_key: ApiKey | None = None
+
+    @property
+    def label(self) -> str:
+        if self.user is not None:
+            return self.user.get_username()
+        return str(self.api_key) if self.api_key is not None else "ratchet"
+
+
+SYSTEM = Actor()
+
+
+def record_audit(
+    *, project: Project | None, actor: Actor, action: str, subject: str, detail: dict[str, Any] | None = None
+) -> AuditEvent:
+    return AuditEvent.objects.create(
+        project=project,
+        user=actor.user,
+        api_key=actor.api_key,
+        action=action,
+        subject=subject,
+        detail=detail or {},
+    )
+
+
+def create_project(*, slug: str, name: str, actor: Actor, **fields: Any) -> Project:
+    """Raises Conflict when the slug is taken, Invalid when a field is out of range."""
+    project = Project(slug=slug, name=name, **fields)
+    try:
+        project.clean_fields()
+    except Exception as error:
+        raise Invalid(str(error)) from error
+    try:
+        with transaction.atomic():
+            project.save(force_insert=True)
+    except IntegrityError as error:
+        raise Conflict(f"There is already a project {slug}.", code="slug_taken", param="slug") from error
+    record_audit(project=project, actor=actor, action="project.created", subject=f"project:{slug}")
+    return project
+
+
+def add_member(*, project: Project, user: User, role: str, actor: Actor) -> Membership:
+    """Give a person a role, or change it."""
+    membership, _ = Membership.objects.update_or_create(project=project, user=user, defaults={"role": role})
+    record_audit(
+        project=project,
+        actor=actor,
+        action="member.set",
+        subject=f"user:{user.username}",
+        detail={"role": role},
+    )
+    return membership
+
+
+def create_api_key(
+    *, project: Project, name: str, scopes: list[str], actor: Actor, expires: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """A new key and its value, which is shown this once. Raises Invalid for an unknown scope."""
+    unknown = sorted(set(scopes) - set(ApiKey.Scope.values))
+    if unknown:
+        raise Invalid(
+            f"Unknown scope {unknown[0]}. There are: {', '.join(ApiKey.Scope.values)}.", param="scopes"
+        )
+    prefix = secrets.token_hex(5)
+    value = f"rk_{prefix}_{secrets.token_urlsafe(32)}"
+    key = ApiKey.objects.create(
+        project=project,
+        name=name,
+        prefix=prefix,
+        digest=ApiKey.hash_key(value),
+        scopes=sorted(set(scopes)),
+        expires=expires,
+        created_by=actor.user,
+    )
+    record_audit(project=project, actor=actor, action="key.created", subject=f"key:{prefix}")
+    return key, value
+
+
+def revoke_api_key(*, key: ApiKey, actor: Actor) -> bool:
+    """True when this call revoked it."""
+    count = ApiKey.objects.filter(pk=key.pk, revoked=None).update(revoked=timezone.now())
+    if count:
+        record_audit(project=key.project, actor=actor, action="key.revoked", subject=f"key:{key.prefix}")
+    return bool(count)

@@ -1,0 +1,226 @@
+"""What is learned from feedback: datasets, runs, evaluations, and the policy that starts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from inference.models import Version
+from projects.ids import uuid7
+from projects.models import Project, User
+
+
+class Dataset(models.Model):
+    """An immutable snapshot compiled from feedback, in TRL's columns."""
+
+    class Format(models.TextChoices):
+        PREFERENCE = "preference", "preference (prompt, chosen, rejected)"
+
+    class Status(models.TextChoices):
+        READY = "ready", "ready"
+        ERASED = "erased", "erased"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="datasets")
+    number = models.PositiveIntegerField()
+    format = models.CharField(max_length=12, choices=Format.choices)
+    filters = models.JSONField(default=dict)
+    cutoff = models.DateTimeField()
+    rows = models.PositiveIntegerField()
+    heldout_rows = models.PositiveIntegerField(default=0)
+    drops = models.JSONField(default=dict, help_text="Reason -> how many judgements were left out.")
+    digest = models.CharField(max_length=80)
+    path = models.CharField(max_length=300, help_text="Under ARTIFACTS_DIR.")
+    manifest = models.JSONField(default=dict)
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.READY)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="dataset_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug} dataset {self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.ARTIFACTS_DIR) / self.path
+
+
+class Run(models.Model):
+    """One job on a run directory: a row with a lease, not a queue message."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "queued"
+        RUNNING = "running", "running"
+        FINISHED = "finished", "finished"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    class Cause(models.TextChoices):
+        OOM = "oom", "out of memory"
+        DIVERGED = "diverged", "diverged"
+        DATA = "data", "data"
+        LOST = "lost", "lost"
+        TIMEOUT = "timeout", "timeout"
+        CANCELLED = "cancelled", "cancelled"
+        DISK = "disk", "disk full"
+        INTERNAL = "internal", "internal error"
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
+    number = models.PositiveIntegerField()
+    method = models.CharField(max_length=12, default="dpo")
+    dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="runs")
+    config = models.JSONField(default=dict, help_text="Every hyperparameter, defaults written out.")
+    seed = models.PositiveIntegerField(default=0)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    cause = models.CharField(max_length=10, choices=Cause.choices, blank=True)
+    message = models.TextField(blank=True)
+    launcher = models.CharField(max_length=12, default="local")
+    # The lease: who ticks it, until when; `fence` grows with each claim, so a stale owner cannot publish.
+    owner = models.CharField(max_length=120, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    # How to find the child again: pid and start time, as the launcher's handle.
+    handle = models.JSONField(default=dict)
+    cancel_requested = models.BooleanField(default=False)
+    events_offset = models.PositiveBigIntegerField(default=0, help_text="Bytes of events.jsonl taken over.")
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(default=0)
+    metrics = models.JSONField(default=dict, help_text="The latest of each number.")
+    compute = models.JSONField(default=dict, help_text="tokens by role, flops, pf_days, device_seconds.")
+    version = models.OneToOneField(
+        Version, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
+    )
+    slot = models.CharField(max_length=80, null=True, blank=True)  # noqa: DJ001 - unique where given
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="run_number_once"),
+            models.UniqueConstraint(
+                fields=["project", "slot"], condition=Q(slot__isnull=False), name="run_once_a_slot"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["status"], condition=Q(status__in=("queued", "running")), name="run_active")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug} run {self.number} ({self.method})"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.ARTIFACTS_DIR) / "runs" / str(self.id)
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+
+class RunEvent(models.Model):
+    """One line of a run's events.jsonl, taken over once."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    sequence = models.PositiveBigIntegerField(help_text="Byte offset of the line: the same line is one row.")
+    name = models.CharField(max_length=20)
+    data = models.JSONField()
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["sequence"]
+        constraints = [models.UniqueConstraint(fields=["run", "sequence"], name="run_event_once")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.run_id}"
+
+
+class Evaluation(models.Model):
+    """Candidate against champion on gate prompts."""
+
+    class Status(models.TextChoices):
+        ANSWERING = "answering", "answering"  # Ratchet makes the missing answers through the engine
+        JUDGING = "judging", "judging"
+        DECIDED = "decided", "decided"
+        FAILED = "failed", "failed"
+
+    class Verdict(models.TextChoices):
+        PROMOTE = "promote", "promote"
+        REJECT = "reject", "reject"
+        INSUFFICIENT = "insufficient", "insufficient"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="evaluations")
+    number = models.PositiveIntegerField()
+    candidate = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="evaluations")
+    champion = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="+")
+    prompt_ids = models.JSONField(help_text="The gate prompts, frozen when the evaluation was made.")
+    status = models.CharField(max_length=9, choices=Status.choices)
+    verdict = models.CharField(max_length=12, choices=Verdict.choices, blank=True)
+    reason = models.TextField(blank=True)
+    numbers = models.JSONField(default=dict)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    decided = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="evaluation_number_once"),
+            models.CheckConstraint(
+                condition=~Q(candidate=models.F("champion")), name="evaluation_of_two_versions"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.candidate} against {self.champion}"
+
+
+class Policy(models.Model):
+    """When a run starts by itself, what it runs, and who approves."""
+
+    class Approval(models.TextChoices):
+        MANUAL = "manual", "a manager promotes"
+        AUTOMATIC = "automatic", "the verdict promotes"
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, related_name="policy")
+    is_enabled = models.BooleanField(default=False)
+    cron = models.CharField(max_length=60, blank=True, help_text="Such as 0 3 * * *; empty for none.")
+    min_new_judgements = models.PositiveIntegerField(
+        default=0, help_text="Start when this many usable judgements came since the last run; 0 for never."
+    )
+    method = models.CharField(max_length=12, default="dpo")
+    config = models.JSONField(default=dict, blank=True)
+    margin = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
+        help_text="The lower bound of the win rate must exceed 0.5 by this much.",
+    )
+    min_battles = models.PositiveIntegerField(
+        default=50, help_text="Judged gate prompts below this: insufficient."
+    )
+    approval = models.CharField(max_length=10, choices=Approval.choices, default=Approval.MANUAL)
+
+    class Meta:
+        verbose_name_plural = "policies"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(margin__gte=0) & Q(margin__lte=0.5), name="policy_margin_range"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"policy of {self.project.slug}"
