@@ -53,6 +53,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "django_htmx",
     "csp",
+    "config.apps.RatchetConfig",
     "projects",
     "inference",
     "feedback",

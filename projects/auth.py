@@ -78,7 +78,7 @@ class HasScope(BasePermission):
         return True
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # its base is untyped
     """Shows the key in the OpenAPI schema."""
 
     target_class = ApiKeyAuthentication

@@ -1,0 +1,86 @@
+"""Settings that must not start: refused by system checks with an id and a hint."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import checks
+from django.core.checks import CheckMessage, Error, register
+
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@register()
+def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    return [*_check_secrets(), *_check_engine(), *_check_numbers()]
+
+
+def _check_secrets() -> list[CheckMessage]:
+    public = set(settings.ALLOWED_HOSTS) - {"localhost", "127.0.0.1", "[::1]"}
+    if settings.SECRET_KEY == settings.INSECURE_KEY and public:
+        return [
+            Error(
+                "SECRET_KEY is the development key, and ALLOWED_HOSTS names more than this machine.",
+                hint="Set SECRET_KEY or SECRET_KEY_FILE to at least 50 random characters.",
+                id="ratchet.E001",
+            )
+        ]
+    if settings.DEBUG and public:
+        return [
+            Error(
+                "DEBUG is on, and ALLOWED_HOSTS names more than this machine.",
+                hint="Unset DEBUG: its error pages show settings to anybody.",
+                id="ratchet.E002",
+            )
+        ]
+    return []
+
+
+def _check_engine() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    for url in settings.ENGINE_URLS:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            messages.append(
+                Error(
+                    f"ENGINE_URLS has {url!r}.",
+                    hint="Give URLs such as http://127.0.0.1:8001.",
+                    id="ratchet.E003",
+                )
+            )
+        elif parts.hostname not in LOOPBACK and not settings.ENGINE_API_KEY:
+            messages.append(
+                Error(
+                    f"The engine at {url} is on another machine and ENGINE_API_KEY is empty.",
+                    hint="Set ENGINE_API_KEY, here and there: whoever reaches it can load versions.",
+                    id="ratchet.E004",
+                )
+            )
+    if not settings.ENGINE_API_KEY:
+        messages.append(
+            checks.Warning(
+                "ENGINE_API_KEY is empty.", hint="`make up` writes one to var/secrets.", id="ratchet.W001"
+            )
+        )
+    return messages
+
+
+def _check_numbers() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    positive = (
+        "CONTEXT_LENGTH", "DEFAULT_MAX_TOKENS", "MAX_STREAMS", "FIRST_TOKEN_SECONDS", "TOKEN_GAP_SECONDS",
+        "ANSWER_SECONDS", "READERLESS_SECONDS", "RUN_LEASE_SECONDS", "RUN_MAX_SECONDS", "RUN_ATTEMPTS",
+        "MAX_BODY_BYTES", "DATABASE_POOL_SIZE",
+    )  # fmt: skip
+    for name in positive:
+        if getattr(settings, name) <= 0:
+            messages.append(
+                Error(f"{name} must be above 0.", hint="Unset it for the default.", id="ratchet.E005")
+            )
+    if settings.LAUNCHER not in {"local"}:
+        messages.append(
+            Error(f"LAUNCHER={settings.LAUNCHER!r} is unknown.", hint="Use local.", id="ratchet.E006")
+        )
+    return messages
