@@ -1,0 +1,141 @@
+"""`make demo`: start everything on the embedded default and turn the whole loop once on a real model.
+
+PORT chooses the port (8000), TASTE the raters' hidden taste (short), ONCE=1 ends after the report, with a
+status other than zero when a promise failed. Everything lies in var/demo; nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from demo.client import Client, DemoError
+from demo.config import GATE_SHARE, SAMPLING
+from demo.progress import Progress
+from demo.report import Report
+from demo.stack import ROOT, Stack, prepare
+from demo.tastes import TASTES
+from demo.turn import Turn
+
+SLUG = "demo"
+FOLDER = ROOT / "var" / "demo"
+PERSON = "ada"
+
+
+def main() -> int:
+    progress = Progress()
+    try:
+        taste_name = os.environ.get("TASTE", "short")
+        if taste_name not in TASTES:
+            raise DemoError(f"There is no taste {taste_name!r}. There are: {', '.join(sorted(TASTES))}.")
+        stack = prepare(FOLDER, _port())
+    except DemoError as error:
+        print(error, file=sys.stderr)
+        return 1
+    report = Report(taste=taste_name, is_random=taste_name == "random")
+    # A terminal that closes, or a supervisor that stops us, takes the processes along.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        password, key = _set_up(stack, progress)
+        setup = _setup_seconds()
+        report.seconds = {"install": setup["install"], "model": setup["model"] + _wait(stack, key, progress)}
+        asyncio.run(_turn(stack, key, taste_name, report, progress))
+        report.seconds["total"] = round(time.monotonic() - progress.start + setup["model"], 1)
+        report.write(stack.folder / "report.json")
+        print(report.as_text(), flush=True)
+        broken = report.broken_promises()
+        if os.environ.get("ONCE") == "1":
+            return 1 if broken else 0
+        _stay(stack, password)
+        return 0
+    except DemoError as error:
+        print(f"\nThe demo stopped: {error}\nThe processes' log is {stack.log}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopping.", flush=True)
+        return 130
+    finally:
+        stack.stop()
+
+
+def _port() -> int:
+    value = os.environ.get("PORT", "8000")
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise DemoError(f"PORT must be a number from 1 to 65535, got {value!r}.")
+    return int(value)
+
+
+def _set_up(stack: Stack, progress: Progress) -> tuple[str, str]:
+    """Database, project, person and key, as an operator would make them; then the processes start."""
+    progress.step("a fresh database, project and key in var/demo")
+    stack.manage("migrate", "--no-input")
+    stack.manage("start_project", "--slug", SLUG, "--name", "Demo", "--gate-share", str(GATE_SHARE),
+                 "--max-tokens", str(SAMPLING["max_tokens"]))  # fmt: skip
+    password = secrets.token_urlsafe(9)
+    stack.manage("create_user", PERSON, "--operator", RATCHET_PASSWORD=password)
+    key = stack.manage("create_key", "--project", SLUG, "--name", "demo")
+    stack.start()
+    return password, key
+
+
+def _wait(stack: Stack, key: str, progress: Progress) -> float:
+    """Seconds until web and engine answer."""
+    start = time.monotonic()
+    progress.step("web, engine, worker, trainer and beat start")
+    stack.wait_until("the web process", lambda: stack.answers("/healthz"), seconds=60)
+    stack.wait_until("the engine", lambda: _can_answer(stack, key), seconds=180)
+    return round(time.monotonic() - start, 1)
+
+
+def _can_answer(stack: Stack, key: str) -> bool:
+    async def ask() -> bool:
+        async with Client(stack.url, key) as client:
+            try:
+                messages = [{"role": "user", "content": "What is the capital of France?"}]
+                answers = await client.complete(SLUG, messages, {"max_tokens": 8, "temperature": 0})
+            except DemoError:
+                return False
+            return bool(answers[0]["text"])
+
+    return asyncio.run(ask())
+
+
+async def _turn(stack: Stack, key: str, taste: str, report: Report, progress: Progress) -> None:
+    texts = (Path(__file__).parent / "prompts.txt").read_text().splitlines()
+    async with Client(stack.url, key) as client:
+        turn = Turn(client, SLUG, TASTES[taste], report, progress)
+        await turn.run([text for text in texts if text and not text.startswith("#")])
+
+
+def _setup_seconds() -> dict[str, float]:
+    """What the setup before us took; zero when there was nothing to do."""
+    path = ROOT / "var" / "setup.json"
+    noted: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return {name: float(noted.get(name, 0.0)) for name in ("install", "model")}
+
+
+def _stay(stack: Stack, password: str) -> None:
+    print(
+        f"  Ratchet is up:  {stack.url}/p/{SLUG}/\n"
+        f"  sign in as      {PERSON} / {password}\n"
+        f"  report          {stack.folder / 'report.json'}\n"
+        "  Ctrl-C stops it.",
+        flush=True,
+    )
+    signal.pause()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

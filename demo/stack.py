@@ -1,0 +1,136 @@
+"""The five processes of the demo: started on the embedded default in a fresh folder, and stopped again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from demo.client import DemoError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Stack:
+    """Where the demo runs, and what a client needs to call it."""
+
+    folder: Path
+    port: int
+    env: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "processes.log"
+
+    def manage(self, *arguments: str, **env: str) -> str:
+        """Run a command of manage.py and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env={**self.env, **env},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise DemoError(f"manage.py {arguments[0]} failed: {done.stderr.strip()[-600:]}")
+        return done.stdout.strip()
+
+    def start(self) -> None:
+        log = self.log.open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "honcho", "-f", str(ROOT / "Procfile"), "start"],
+            cwd=ROOT,
+            env=self.env,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait_until(self, what: str, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Poll until `is_ready`. Raises DemoError when a process died or the time is up."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process is not None and self.process.poll() is not None:
+                raise DemoError(f"the processes stopped while waiting for {what}:\n{self.log_tail()}")
+            if is_ready():
+                return
+            time.sleep(0.2)
+        raise DemoError(f"{what} did not come within {seconds:.0f} s:\n{self.log_tail()}")
+
+    def answers(self, path: str) -> bool:
+        try:
+            return httpx.get(self.url + path, timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def log_tail(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join(lines[-25:])
+
+    def stop(self) -> None:
+        """Ask all processes to end, then make them."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def prepare(folder: Path, port: int) -> Stack:
+    """A fresh folder with its own database, broker and secrets. Raises DemoError for a taken port."""
+    _refuse_taken(port)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    engine_port = _free_port()
+    env = {
+        **{name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "BROKER_URL"}},
+        "VAR_DIR": str(folder),
+        "ARTIFACTS_DIR": str(folder / "artifacts"),
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "ENGINE_PORT": str(engine_port),
+        "ENGINE_URLS": f"http://127.0.0.1:{engine_port}",
+        "ENGINE_API_KEY": secrets.token_urlsafe(24),
+        "SECRET_KEY": secrets.token_urlsafe(48),
+        "LOG_LEVEL": "WARNING",
+        "PYTHONUNBUFFERED": "1",
+    }
+    (folder / "artifacts").mkdir()
+    return Stack(folder=folder, port=port, env=env)
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise DemoError(
+                f"Port {port} is taken. Stop what listens there, or choose another: PORT=8010 make demo"
+            ) from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

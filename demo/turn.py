@@ -1,0 +1,243 @@
+"""One turn of the ratchet, step by step, through the public interfaces alone."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from demo.client import Client, DemoError, Json
+from demo.config import ANSWERS_PER_PROMPT, CONCURRENCY, RUN_CONFIG, SAMPLING
+from demo.progress import Progress
+from demo.report import Report
+from demo.tastes import Taste, rank, vote
+from demo.traffic import Traffic
+
+RATERS = 3
+PROMOTION_REASON = "The gate's verdict in the demo."
+
+
+class Turn:
+    """The state of one turn: what was made so far, and the report that it fills."""
+
+    def __init__(self, client: Client, slug: str, taste: Taste, report: Report, progress: Progress) -> None:
+        self.client = client
+        self.slug = slug
+        self.taste = taste
+        self.report = report
+        self.progress = progress
+        self.dice = random.Random(0)
+        self.prompts: dict[str, Json] = {}
+
+    async def run(self, texts: list[str]) -> None:
+        """Raises DemoError when a step cannot be done; promises are checked by the report."""
+        await self._import_prompts(texts)
+        async with self._timed("generate"):
+            answers = await self._answer_training_prompts()
+        await self._judge_training_answers(answers)
+        async with self._timed("train"):
+            run = await self._train()
+        async with self._timed("gate"):
+            evaluation = await self._evaluate(run["version"])
+        async with self._timed("swap"):
+            await self._swap(run["version"], evaluation)
+        await self._describe_versions(run)
+
+    # --- prompts and answers ------------------------------------------------------------------------
+    async def _import_prompts(self, texts: list[str]) -> None:
+        self.progress.step(f"importing {len(texts)} prompts")
+        answer = await self.client.post_prompts(texts)
+        if answer["errors"]:
+            raise DemoError(f"prompts were refused: {answer['errors'][:3]}")
+        self.prompts = {prompt["id"]: prompt for prompt in await self.client.items("prompts")}
+
+    def _half(self, split: str) -> list[Json]:
+        return [prompt for prompt in self.prompts.values() if prompt["split"] == split]
+
+    async def _answer_training_prompts(self) -> dict[str, list[Json]]:
+        prompts = self._half("train")
+        self.progress.step(f"{ANSWERS_PER_PROMPT} answers to each of {len(prompts)} training prompts")
+        answers: dict[str, list[Json]] = {}
+
+        async def ask(prompt: Json) -> None:
+            answers[prompt["id"]] = await self.client.complete(
+                self.slug, prompt["messages"], SAMPLING, n=ANSWERS_PER_PROMPT
+            )
+
+        await self._all((ask(prompt) for prompt in prompts), len(prompts), CONCURRENCY // ANSWERS_PER_PROMPT)
+        return answers
+
+    async def _judge_training_answers(self, answers: dict[str, list[Json]]) -> None:
+        self.progress.step(f"{RATERS} scripted raters put the answers in order (taste: {self.taste.name})")
+        items = []
+        for number, (prompt_id, candidates) in enumerate(answers.items()):
+            shown = self.dice.sample(candidates, k=len(candidates))
+            ranks = rank(self.taste, self._question(prompt_id), shown, self.dice)
+            items.append(self._preference(shown, ranks, rater=number % RATERS))
+        await self.client.post_feedback(items)
+
+    def _question(self, prompt_id: str) -> str:
+        return str(self.prompts[prompt_id]["messages"][-1]["content"])
+
+    @staticmethod
+    def _preference(shown: list[Json], ranks: list[int] | None, rater: int) -> Json:
+        body: Json = {
+            "kind": "preference",
+            "candidates": [answer["completion_id"] for answer in shown],
+            "subject": f"rater-{rater}",
+        }
+        return {**body, "ranks": ranks} if ranks is not None else {**body, "all_bad": True}
+
+    # --- training -----------------------------------------------------------------------------------
+    async def _train(self) -> Json:
+        run = await self.client.post("runs", {"method": "dpo", "config": RUN_CONFIG})
+        self.progress.step(f"DPO, run {run['number']}")
+        while run["status"] in ("queued", "running"):
+            await asyncio.sleep(1)
+            run = await self.client.get(f"runs/{run['number']}")
+            metrics = run["metrics"]
+            loss, accuracy = metrics.get("loss"), metrics.get("reward_accuracy")
+            self.progress.update(
+                f"step {run['step']}/{run['total_steps']}"
+                + (f"  loss {loss:.3f}" if loss is not None else "")
+                + (f"  accuracy {accuracy:.2f}" if accuracy is not None else "")
+            )
+        if run["status"] != "finished":
+            raise DemoError(f"the run {run['status']}: {run['cause']}: {run['message']}")
+        return run
+
+    # --- the gate -----------------------------------------------------------------------------------
+    async def _evaluate(self, candidate: str) -> Json:
+        self.progress.step(f"the gate: {candidate} against the champion on prompts never trained on")
+        evaluation = await self.client.post("evaluations", {"candidate": candidate})
+        prompt_ids: list[str] = evaluation["prompt_ids"]
+        sides = {name: evaluation[name] for name in ("candidate", "champion")}
+        answers: dict[tuple[str, str], Json] = {}
+
+        async def ask(prompt_id: str, side: str) -> None:
+            messages = self.prompts[prompt_id]["messages"]
+            [answers[prompt_id, side]] = await self.client.complete(sides[side], messages, SAMPLING)
+
+        # Side by side would be fairer to the clock; one version at a time is what the engine batches best.
+        for side in sides:
+            await self._all((ask(p, side) for p in prompt_ids), len(prompt_ids), CONCURRENCY)
+        items = []
+        for number, prompt_id in enumerate(prompt_ids):
+            shown = [answers[prompt_id, side] for side in self.dice.sample(sorted(sides), k=2)]
+            choice = vote(self.taste, self._question(prompt_id), shown[0], shown[1], self.dice)
+            ranks = {"left": [1, 2], "right": [2, 1], "tie": [1, 1], "both_bad": None}[choice]
+            items.append(self._preference(shown, ranks, rater=number % RATERS))
+        await self.client.post_feedback(items)
+        decided = await self.client.post(f"evaluations/{evaluation['number']}/decide", {})
+        self.report.set_gate(decided)
+        self.progress.note(f"{decided['verdict']}: {decided['reason']}")
+        return {**evaluation, **decided}
+
+    # --- the swap -----------------------------------------------------------------------------------
+    async def _swap(self, candidate: str, evaluation: Json) -> None:
+        """Promotion, rollback and roll forward while background clients keep streaming."""
+        traffic = Traffic()
+        self.progress.step("background clients stream; the champion is asked for its latency")
+        texts = [self._question(prompt_id) for prompt_id in self.prompts]
+        begin = time.monotonic()
+        traffic.start(self.client, self.slug, texts)
+        try:
+            await traffic.wait_for(15)
+            if evaluation["verdict"] != "promote":
+                await self._check_champion_untouched(evaluation["champion"])
+                end = time.monotonic()
+                self.report.set_latency(before=traffic.latency(begin, end))
+                return
+            await self._promote_and_back(candidate, evaluation, traffic, begin)
+        finally:
+            await traffic.stop()
+            self.report.traffic = traffic.report()
+
+    async def _promote_and_back(
+        self, candidate: str, evaluation: Json, traffic: Traffic, begin: float
+    ) -> None:
+        promoting = time.monotonic()
+        self.progress.step(f"promoting {candidate}, rolling back, rolling forward, under traffic")
+        flips = [await self._promote(candidate)]
+        await traffic.wait_for(9)
+        rollback_ms = await self._roll_back(evaluation["champion"])
+        await traffic.wait_for(6)
+        flips.append(await self._promote(candidate))
+        promoted = time.monotonic()
+        await traffic.wait_for(15)
+        self.report.set_swap(load_ms=evaluation["load_ms"], flip_ms=max(flips), rollback_ms=rollback_ms)
+        self.report.set_latency(
+            before=traffic.latency(begin, promoting),
+            during=traffic.latency(promoting, promoted),
+            after=traffic.latency(promoted, time.monotonic()),
+        )
+
+    async def _promote(self, candidate: str) -> float:
+        """ms from the deployment's commit until a new request is admitted to the new version."""
+        deployment = await self.client.post("deployments", {"version": candidate, "reason": PROMOTION_REASON})
+        seen = await self.client.stream(self.slug, _probe(), {"max_tokens": 1, "user": "probe"})
+        now, admitted = time.time(), seen.admitted
+        if seen.admitted_version != candidate or admitted is None:
+            raise DemoError(f"after its promotion {candidate} did not serve: {seen}")
+        committed = datetime.fromisoformat(deployment["created"]).timestamp()
+        return (now - (time.monotonic() - admitted) - committed) * 1000
+
+    async def _roll_back(self, champion: str) -> float:
+        """ms from the POST until a new request's first token comes from the old version."""
+        start = time.monotonic()
+        await self.client.post("deployments", {"rollback": True, "reason": "To show that it can."})
+        seen = await self.client.stream(self.slug, _probe(), {"max_tokens": 1, "user": "probe"})
+        if seen.admitted_version != champion or seen.first_token is None:
+            raise DemoError(f"after the rollback {champion} did not serve: {seen}")
+        return (seen.first_token - start) * 1000
+
+    async def _check_champion_untouched(self, champion: str) -> None:
+        deployments = (await self.client.get("deployments"))["items"]
+        self.report.champion_untouched = len(deployments) == 1 and deployments[0]["champion"] == champion
+
+    async def _describe_versions(self, run: Json) -> None:
+        self.report.versions = [
+            {
+                "name": version["label"],
+                "digest": version["digest"],
+                "run": version["run"],
+                "dataset_digest": version["dataset_digest"],
+            }
+            for version in (await self.client.get("versions"))["items"]
+        ]
+        compute = run["compute"]
+        self.report.compute = {
+            "tokens": sum(compute["tokens"].values()),
+            "pf_days": compute["pf_days"],
+        }
+
+    # --- helpers ------------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def _timed(self, name: str) -> AsyncIterator[None]:
+        start = time.monotonic()
+        yield
+        self.report.seconds[name] = round(time.monotonic() - start, 1)
+        self.progress.note(f"{name}: {self.report.seconds[name]:.0f} s")
+
+    async def _all(self, jobs: Iterable[Awaitable[Any]], count: int, at_once: int) -> None:
+        """Run the jobs, so many at a time, and show how far they are."""
+        places, done = asyncio.Semaphore(max(1, at_once)), 0
+
+        async def one(job: Awaitable[Any]) -> None:
+            nonlocal done
+            async with places:
+                await job
+            done += 1
+            self.progress.update(f"{done}/{count}")
+
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(one(job))
+
+
+def _probe() -> list[Json]:
+    return [{"role": "user", "content": "Say hello."}]
