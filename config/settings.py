@@ -7,6 +7,7 @@ see config/checks.py.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import environ
@@ -152,6 +153,12 @@ LAUNCHER = env.str("LAUNCHER", default="local")
 RUN_LEASE_SECONDS = env.float("RUN_LEASE_SECONDS", default=30.0)
 RUN_MAX_SECONDS = env.float("RUN_MAX_SECONDS", default=86_400.0)
 RUN_ATTEMPTS = env.int("RUN_ATTEMPTS", default=3)
+# A child that has not touched its heartbeat for so long is killed and counted as lost.
+RUN_SILENCE_SECONDS = env.float("RUN_SILENCE_SECONDS", default=60.0)
+# The name of this trainer's slot: one run at a time each. Two trainers on one host need two names.
+TRAINER = env.str("TRAINER", default=socket.gethostname())
+TRAIN_DEVICE = env.str("TRAIN_DEVICE", default="auto")  # auto, cpu or cuda
+TRAIN_THREADS = env.int("TRAIN_THREADS", default=0)  # 0: as many as the machine has
 
 # --- REST --------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = env.int("MAX_BODY_BYTES", default=1_000_000)

@@ -85,8 +85,11 @@ class Run(models.Model):
     cause = models.CharField(max_length=10, choices=Cause.choices, blank=True)
     message = models.TextField(blank=True)
     launcher = models.CharField(max_length=12, default="local")
+    trainer = models.CharField(
+        max_length=120, blank=True, help_text="The slot that it holds while it runs: one run at a time each."
+    )
     # The lease: who ticks it, until when; `fence` grows with each claim, so a stale owner cannot publish.
-    owner = models.CharField(max_length=120, blank=True)
+    owner = models.CharField(max_length=160, blank=True)
     fence = models.PositiveIntegerField(default=0)
     lease_until = models.DateTimeField(null=True, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
@@ -113,6 +116,10 @@ class Run(models.Model):
             models.UniqueConstraint(fields=["project", "number"], name="run_number_once"),
             models.UniqueConstraint(
                 fields=["project", "slot"], condition=Q(slot__isnull=False), name="run_once_a_slot"
+            ),
+            # Two claims at once for one device: the second is refused by the database.
+            models.UniqueConstraint(
+                fields=["trainer"], condition=Q(status="running"), name="run_alone_on_its_trainer"
             ),
         ]
         indexes = [
@@ -172,6 +179,10 @@ class Evaluation(models.Model):
     verdict = models.CharField(max_length=12, choices=Verdict.choices, blank=True)
     reason = models.TextField(blank=True)
     numbers = models.JSONField(default=dict)
+    is_sampled = models.BooleanField(
+        default=False, help_text="Ratchet makes the answers and asks the raters; else a program does."
+    )
+    load_ms = models.FloatField(null=True, blank=True, help_text="How long the engines took to load it.")
     lease_until = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now, editable=False)
     decided = models.DateTimeField(null=True, blank=True)
