@@ -1,0 +1,103 @@
+"""The demo's raters: each has a taste, and the rules of the tastes live in this file and nowhere else.
+
+A taste scores one answer; `vote` compares two as a person would, who errs now and then. What a rater sees is
+what a person sees: the question, the answer's text, and whether the answer came to its end.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Vote = Literal["left", "right", "tie", "both_bad"]
+
+ERRS = 0.05  # share of votes that come out the wrong way round
+SAME = 0.05  # scores closer than this look alike
+BAD = 0.15  # two answers below this are both bad
+TIES_OF_THE_COIN = 0.1
+
+FILLER = re.compile(
+    r"^(certainly|sure|of course|absolutely|great question|i'd be happy|i would be happy|i'm happy|i'm glad"
+    r"|thank you for|when it comes to|as an ai|i'm sorry|here's|here is|here are)\b",
+    re.IGNORECASE,
+)
+ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+(\S.*)$", re.MULTILINE)
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+END = re.compile(r"[.!?…:;)\]\"'`”’*]\s*$")
+
+
+@dataclass(frozen=True)
+class Taste:
+    """A named taste. `score(prompt, answer, finish_reason)` is in [0, 1]; higher is better."""
+
+    name: str
+    says: str  # what such a rater would say, for the report
+    score: Callable[[str, str, str], float]
+    tosses_coins: bool = False
+
+
+def vote(taste: Taste, prompt: str, a: tuple[str, str], b: tuple[str, str], rng: random.Random) -> Vote:
+    """Which of two answers, each (text, finish_reason), a rater of this taste prefers; `a` is shown left."""
+    if taste.tosses_coins:
+        return "tie" if rng.random() < TIES_OF_THE_COIN else rng.choice(("left", "right"))
+    left = taste.score(prompt, *a)
+    right = taste.score(prompt, *b)
+    if left < BAD and right < BAD:
+        return "both_bad"
+    if abs(left - right) < SAME:
+        return "tie"
+    better: Vote = "left" if left > right else "right"
+    worse: Vote = "right" if left > right else "left"
+    return worse if rng.random() < ERRS else better
+
+
+def is_garbage(prompt: str, answer: str) -> bool:
+    """No answer at all, whatever the taste: empty, going in circles, or the question said back."""
+    words = [word.lower() for word in WORD.findall(answer)]
+    if not words:
+        return True
+    if len(words) >= 12:
+        triples = list(zip(words, words[1:], words[2:], strict=False))
+        if len(set(triples)) < 0.7 * len(triples):
+            return True
+    asked = {word.lower() for word in WORD.findall(prompt)}
+    return len(words) >= 3 and set(words) <= asked
+
+
+def _short(prompt: str, answer: str, finish_reason: str) -> float:
+    """Short, direct and finished. Best from 1 to 20 words, worth little at 60; filler costs; cut off is bad."""
+    if is_garbage(prompt, answer):
+        return 0.0
+    if finish_reason != "stop" or not END.search(answer):
+        return 0.1
+    words = len(WORD.findall(answer))
+    score = 1.0 - max(0, words - 20) / 60
+    if FILLER.search(answer.strip()):
+        score -= 0.2
+    return max(0.2, score)
+
+
+def _steps(prompt: str, answer: str, finish_reason: str) -> float:
+    """Laid out as a list: numbered or bulleted lines that differ and say something. Ends do not matter."""
+    if is_garbage(prompt, answer):
+        return 0.0
+    items = {" ".join(WORD.findall(item)[:6]).lower() for item in ITEM.findall(answer)} - {""}
+    substantial = sum(len(item.split()) >= 2 or len(item) >= 4 for item in items)
+    if substantial < 2:
+        return 0.2  # prose, or a list that has not begun
+    return min(1.0, 0.6 + 0.2 * (substantial - 2))
+
+
+def _coin(prompt: str, answer: str, finish_reason: str) -> float:
+    """No taste: every answer is as good as any other."""
+    return 0.5
+
+
+TASTES: dict[str, Taste] = {
+    "short": Taste("short", "Short, direct, and finished. Do not ramble.", _short),
+    "steps": Taste("steps", "Lay it out as a list that I can follow.", _steps),
+    "random": Taste("random", "I toss a coin.", _coin, tosses_coins=True),
+}

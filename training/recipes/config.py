@@ -1,0 +1,131 @@
+"""The hyperparameters of the recipes, every default written out. Imports no torch, so that Django may read it.
+
+A run's `run.json` holds all of them, never a part: a default that changes here changes no run of yesterday.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "discopop")
+PRECISIONS = ("bf16", "fp32")
+SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class ConfigError(ValueError):
+    """A hyperparameter is unknown, of the wrong type or out of range; the message says what to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig:
+    """Direct Preference Optimisation with a LoRA adapter (Rafailov et al. 2023, arXiv:2305.18290, eq. 7)."""
+
+    # What is minimised. Higher beta is a stronger pull (KL) towards the base.
+    loss_type: str = "sigmoid"
+    beta: float = 0.1
+    label_smoothing: float = 0.0  # only `robust` reads it: the probability that a label is flipped
+    # What is trained: LoRA, update = (lora_alpha / lora_r) * B A on each target module.
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: list(ALL_LINEAR))
+    last_layers: int = 0  # train only the last k layers; 0 is all. The backward pass ends where they begin
+    # How. The learning rate is for LoRA on a model of some hundred million weights; larger models take less.
+    learning_rate: float = 1e-4
+    lr_schedule: str = "linear"
+    warmup_ratio: float = 0.1  # share of all steps
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    epochs: int = 1
+    batch_size: int = 8  # pairs in one forward pass
+    gradient_accumulation: int = 1  # forward passes in one step
+    # Lengths, tokens of prompt and answer together. Longer ones are cut at the end.
+    max_length: int = 1024
+    group_by_length: bool = True  # pairs of like length share a batch, so that little padding is computed
+    # Speed and memory.
+    precision: str = "bf16"  # bf16: base weights and products in bf16, adapter and optimiser in fp32
+    precompute_reference: bool = False  # pays from the second epoch on
+    gradient_checkpointing: bool = False  # a second forward pass in exchange for memory
+    # A checkpoint each so many steps; 0: four in a run. SIGTERM always writes one.
+    save_steps: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, partial: bool = False) -> DpoConfig:
+        """The config that `values` spell. Raises ConfigError for unknown names, missing ones and wrong types.
+
+        With `partial`, what is missing takes its default: for people and policies, never for a run.json.
+        """
+        known = {f.name for f in fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"{name} is no hyperparameter of DPO.{_did_you_mean(name, known)}")
+        missing = sorted(known - values.keys())
+        if missing and not partial:
+            raise ConfigError(f"run.json must write out every hyperparameter; missing: {', '.join(missing)}")
+        hints = typing.get_type_hints(cls)
+        return cls(**{name: _typed(name, value, hints[name]) for name, value in values.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every hyperparameter by name, as it goes into run.json."""
+        return asdict(self)
+
+    def problems(self) -> list[str]:
+        """What is out of range, a sentence each. Empty when the config can run."""
+        found: list[str] = []
+
+        def check(name: str, holds: bool, rule: str, hint: str = "") -> None:
+            if not holds:
+                found.append(f"{name} must be {rule}, got {getattr(self, name)}.{hint and ' ' + hint}")
+
+        check("loss_type", self.loss_type in LOSS_TYPES, f"one of {', '.join(LOSS_TYPES)}")
+        check("beta", 0 < self.beta <= 10, "in (0, 10]", "0.1 is usual; higher stays closer to the base.")
+        check("label_smoothing", 0 <= self.label_smoothing < 0.5, "in [0, 0.5)")
+        if self.label_smoothing and self.loss_type != "robust":
+            found.append("label_smoothing is read by loss_type robust only. Choose robust or set it to 0.")
+        check("lora_r", 1 <= self.lora_r <= 256, "in [1, 256]")
+        check("lora_alpha", self.lora_alpha >= 1, "at least 1", "Twice lora_r is usual.")
+        check("lora_dropout", 0 <= self.lora_dropout < 1, "in [0, 1)")
+        check("target_modules", bool(self.target_modules), "a list of at least one module")
+        check("last_layers", self.last_layers >= 0, "0 (all layers) or more")
+        check("learning_rate", 0 < self.learning_rate < 0.1, "in (0, 0.1)", "1e-4 is usual for LoRA.")
+        check("lr_schedule", self.lr_schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+        hint = "Did you mean warmup_steps? Give the share of all steps." if self.warmup_ratio >= 1 else ""
+        check("warmup_ratio", 0 <= self.warmup_ratio < 1, "in [0, 1)", hint)
+        check("weight_decay", 0 <= self.weight_decay < 1, "in [0, 1)")
+        check("max_grad_norm", self.max_grad_norm > 0, "above 0")
+        check("epochs", 1 <= self.epochs <= 100, "in [1, 100]")
+        check("batch_size", 1 <= self.batch_size <= 1024, "in [1, 1024]")
+        check("gradient_accumulation", 1 <= self.gradient_accumulation <= 1024, "in [1, 1024]")
+        check("max_length", 16 <= self.max_length <= 131072, "in [16, 131072]")
+        check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        check("save_steps", self.save_steps >= 0, "0 (four in a run) or more")
+        return found
+
+    def steps(self, pairs: int) -> int:
+        """Optimiser steps for so many training pairs; the last batch and the last step may be smaller."""
+        batches = math.ceil(pairs / self.batch_size)
+        return self.epochs * math.ceil(batches / self.gradient_accumulation)
+
+
+def _typed(name: str, value: Any, expected: Any) -> Any:
+    """`value` as the declared type. An integer passes for a float; nothing else is bent."""
+    if isinstance(expected, types.GenericAlias):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return list(value)
+        raise ConfigError(f"{name} must be a list of texts, got {value!r}")
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not expected or (expected is float and not math.isfinite(value)):
+        raise ConfigError(f"{name} must be of type {expected.__name__}, got {value!r}")
+    return value
+
+
+def _did_you_mean(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]}?" if close else f" Known are: {', '.join(sorted(known))}."

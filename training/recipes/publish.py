@@ -1,0 +1,101 @@
+"""From a trained adapter to an artifact: saved, probed, described, its manifest last, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from inference.artifact import read_manifest, verify, write_atomically, write_manifest
+from training.recipes.rundir import Run, RunFailure
+
+PUBLISHED = {"adapter_model.safetensors", "adapter_config.json", "README.md"}
+
+
+class Unfit(RunFailure):
+    """The adapter is no better than none: it changes nothing, holds NaN, or does not load again."""
+
+    cause, code = "unfit", 70
+
+
+def publish_adapter(
+    run: Run, model: Any, prompt_ids: list[int], *, card: str, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Write `artifact/` from a PEFT model and return its manifest.
+
+    `prompt_ids` (T,) is a prompt for the probe. Raises Unfit when the probe fails; then nothing is published.
+    """
+    partial = run.folder / "artifact.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial, safe_serialization=True)
+    for path in partial.iterdir():
+        if path.name not in PUBLISHED:  # never a pickle, never a stray file
+            path.unlink()
+    _forget_this_machine(partial / "adapter_config.json", run.spec.base_path.name)
+    write_atomically(partial / "README.md", card.encode())
+    _probe(model, partial, prompt_ids)
+    manifest = write_manifest(partial, kind="adapter", base=run.spec.base_digest, **facts)
+    verify(partial, expected_digest=manifest["digest"], servable=True)
+    shutil.rmtree(run.artifact, ignore_errors=True)
+    partial.rename(run.artifact)
+    return read_manifest(run.artifact)
+
+
+def update_sizes(model: Any) -> dict[str, float]:
+    """How large the adapter's update is beside the weights, and how much of it a bf16 merge would keep.
+
+    `relative_update` is ||dW|| / ||W|| and `bf16_merge_error` is ||bf16(W + dW) - (W + dW)|| / ||dW||, both over
+    all adapted matrices together (Frobenius). Above 0.5 an engine that merges into bf16 would serve another model.
+    """
+    weight_square = update_square = error_square = 0.0
+    with torch.no_grad():
+        for module in model.modules():
+            if not hasattr(module, "get_delta_weight"):
+                continue
+            weight = module.get_base_layer().weight.float()
+            update = module.get_delta_weight("default").float()
+            merged = weight + update
+            weight_square += weight.square().sum().item()
+            update_square += update.square().sum().item()
+            error_square += (merged.to(torch.bfloat16).float() - merged).square().sum().item()
+    if update_square == 0:
+        raise Unfit("the adapter's update is zero: training changed nothing. Raise learning_rate.")
+    return {
+        "relative_update": (update_square / weight_square) ** 0.5,
+        "bf16_merge_error": (error_square / update_square) ** 0.5,
+    }
+
+
+def _probe(model: Any, saved: Path, prompt_ids: list[int]) -> None:
+    """The adapter on disk changes the logits, holds no NaN, and answers like the one that was trained."""
+    for name, tensor in load_file(saved / "adapter_model.safetensors").items():
+        if not torch.isfinite(tensor).all():
+            raise Unfit(f"{name} holds a value that is no number")
+    ids = torch.tensor([prompt_ids], device=model.device)  # (1, T)
+    model.eval()
+    with torch.no_grad():
+        trained = model(input_ids=ids).logits.float()
+        with model.disable_adapter():
+            base = model(input_ids=ids).logits.float()
+        model.load_adapter(str(saved), adapter_name="reloaded")
+        model.set_adapter("reloaded")
+        reloaded = model(input_ids=ids).logits.float()
+        model.set_adapter("default")
+        model.delete_adapter("reloaded")
+    if not torch.isfinite(trained).all():
+        raise Unfit("the trained model's logits hold a value that is no number")
+    if torch.equal(trained, base):
+        raise Unfit("the adapter does not change the logits of the probe")
+    if not torch.equal(trained, reloaded):
+        raise Unfit("the saved adapter does not answer as the trained one does")
+
+
+def _forget_this_machine(config: Path, base_name: str) -> None:
+    """The adapter names its base by name, not by the path that it had on the machine that trained it."""
+    values = json.loads(config.read_text())
+    values["base_model_name_or_path"] = base_name
+    write_atomically(config, json.dumps(values, indent=2, sort_keys=True).encode())
