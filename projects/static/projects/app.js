@@ -1,0 +1,55 @@
+// What every page does: dialogs, menus, keys, and refusals of htmx requests as toasts.
+
+import { bind } from "./keys.js";
+import { offline, toast } from "./toast.js";
+
+export function open(dialog) {
+  if (dialog.open) return;
+  dialog.showModal();
+  dialog.dispatchEvent(new CustomEvent("opened"));
+}
+
+document.addEventListener("click", (event) => {
+  const opener = event.target.closest("[data-dialog]");
+  if (opener) open(document.getElementById(opener.dataset.dialog));
+  if (event.target.closest("[data-close]")) event.target.closest("dialog").close();
+  if (event.target.tagName === "DIALOG") event.target.close(); // the backdrop
+  for (const menu of document.querySelectorAll("[data-menu][open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  const menu = document.querySelector("[data-menu][open]");
+  if (menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  }
+});
+
+for (const button of document.querySelectorAll("[data-key]")) {
+  bind({ [button.dataset.key]: () => button.click() });
+}
+
+// A button that was pressed is not pressed again before the answer.
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented || event.target.matches("[hx-post], [data-own-submit]")) return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { xhr } = event.detail;
+  if (xhr.status < 400) return;
+  event.detail.shouldSwap = false;
+  if (event.detail.requestConfig.verb === "get") return; // a poll that fails comes again by itself
+  const sentence = xhr.getResponseHeader("X-Ratchet-Message");
+  toast(sentence ? decodeURIComponent(sentence) : document.getElementById("words").dataset.failed, { bad: true });
+});
+document.addEventListener("htmx:sendError", (event) => {
+  if (event.detail.requestConfig.verb !== "get") toast(offline(), { bad: true });
+});
