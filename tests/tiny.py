@@ -1,4 +1,4 @@
-"""A tiny random model with its tokenizer, made on the spot: Llama-shaped, 384 tokens, 100,000 weights, 400 kB.
+"""A tiny random model with its tokenizer, Llama-shaped, 384 tokens, 100,000 weights, 400 kB.
 
 The tests that need a model use it in place of the real one, so that they need no network and no download.
 The same seed gives the same bytes. It speaks ChatML, as the default model does, and adds that model's habit

@@ -1,0 +1,58 @@
+"""`python -m inference.engine --model var/models/NAME`: serve a model and its adapters until stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from inference.engine.options import parse_options
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT. Exit status 1 when the base model cannot be served."""
+    options = parse_options()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    logging.basicConfig(
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+    # Heavy, and not needed for --help or for a wrong flag.
+    import torch
+    import transformers
+    import uvicorn
+
+    from inference.engine.app import build_app
+
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    failed = False
+
+    def give_up() -> None:
+        nonlocal failed
+        failed = True
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(options, on_failure=give_up),
+            host=options.host,
+            port=options.port,
+            log_level=options.log_level,
+            access_log=False,
+            timeout_graceful_shutdown=5,  # else an open stream blocks a stop for good
+            server_header=False,
+        )
+    )
+    server.run()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

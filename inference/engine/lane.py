@@ -1,0 +1,298 @@
+"""A lane: one version's weights, its continuous-batching manager, and the answers that it is making.
+
+The manager's thread dies of anything unexpected and takes every request with it. So a lane gives it only what
+was checked, never more than its cache can hold, and starts a new one when it died all the same.
+All methods run on the event loop; only `_Manager` and `_Router` are entered by the generation thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
+from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
+from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
+
+from inference.engine.sampling import Sampler, Sampling
+
+log = logging.getLogger("ratchet.engine")
+PAGE = 32  # tokens
+PREFILL = 512  # tokens of one step; a longer prompt is taken in pieces, so that it stalls nobody for long
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News of one choice: fresh tokens, and how it ended once it has."""
+
+    choice: int
+    tokens: list[int]
+    finish: str | None = None  # "stop" or "length"
+    error: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Generation:
+    """One answer being made, waiting or running."""
+
+    choice: int
+    prompt: list[int]
+    sampling: Sampling
+    max_tokens: int
+    ends_at_eos: bool
+    events: asyncio.Queue[Event]
+    id: str = field(default_factory=lambda: f"g{next(_numbers)}")
+    seen: int = 0  # tokens passed on
+
+    @property
+    def pages(self) -> int:
+        """Cache that it may need at most."""
+        return -(-(len(self.prompt) + self.max_tokens) // PAGE)
+
+
+class Lane:
+    """Makes the answers of one version."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        eos: Sequence[int],
+        cache_tokens: int,
+        max_running: int,
+        threads: int,
+        turns: AbstractContextManager[Any],
+    ) -> None:
+        self._model = model
+        self._eos = sorted(set(eos))
+        self._pages = -(-cache_tokens // PAGE)
+        self._max_running = max_running
+        self._threads = threads
+        self._turns = turns
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._manager: _Manager | None = None
+        self._waiting: deque[Generation] = deque()
+        self._running: dict[str, Generation] = {}
+        self._pages_used = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.restarts = 0
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def cache_usage(self) -> float:
+        """Share of the cache that running answers may fill."""
+        return self._pages_used / self._pages
+
+    @property
+    def is_alive(self) -> bool:
+        manager = self._manager
+        return (
+            manager is not None
+            and manager.is_running()
+            and manager.background_thread_status.fatal_error is None
+        )
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the generation thread. Callable from any thread."""
+        self._loop = loop
+        self._manager = _Manager(
+            self._model,
+            eos=self._eos,
+            pages=self._pages,
+            max_running=self._max_running,
+            threads=self._threads,
+            turns=self._turns,
+            router=_Router(loop, self._take),
+        )
+        self._manager.start()
+
+    def free_places(self) -> int:
+        """Answers that could start at once, if they are small."""
+        return 0 if self._waiting else self._max_running - len(self._running)
+
+    def submit(self, generations: Sequence[Generation]) -> None:
+        """Queue answers; each starts when a place and its cache are free, in order."""
+        self._waiting.extend(generations)
+        self._idle.clear()
+        self._pump()
+
+    def cancel(self, generation: Generation) -> None:
+        """Forget an answer and free its place. Nothing more is said about it."""
+        if self._running.pop(generation.id, None) is not None:
+            self._pages_used -= generation.pages
+            if self._manager is not None:
+                self._manager.cancel_request(generation.id)
+        elif generation in self._waiting:
+            self._waiting.remove(generation)
+        self._pump()
+
+    def restart(self) -> None:
+        """A new thread in place of one that died. Running answers have failed, waiting ones have not."""
+        assert self._loop is not None
+        log.error("generation thread died; starting another (%d so far)", self.restarts + 1)
+        for generation in list(self._running.values()):
+            self._fail(generation, "the generation thread died")
+        if self._manager is not None:
+            self._manager.stop_hard(timeout=5)
+        self.restarts += 1
+        self.start(self._loop)
+        self._pump()
+
+    async def drained(self) -> None:
+        """Return when no answer is running or waiting."""
+        await self._idle.wait()
+
+    async def stop(self) -> None:
+        """End the thread and let go of the cache. Answers still in it fail."""
+        for generation in [*self._running.values(), *self._waiting]:
+            self._fail(generation, "the version was unloaded")
+        self._waiting.clear()
+        self._idle.set()
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            await asyncio.to_thread(manager.stop_hard, timeout=10)
+
+    def _pump(self) -> None:
+        """Start what has room. The first in the queue is never overtaken."""
+        while self._waiting and self.is_alive and len(self._running) < self._max_running:
+            generation = self._waiting[0]
+            if self._pages_used + generation.pages > self._pages:
+                break
+            assert self._manager is not None
+            taken = self._manager.add_request(
+                generation.prompt,
+                request_id=generation.id,
+                max_new_tokens=generation.max_tokens,
+                streaming=True,
+                eos_token_id=self._eos if generation.ends_at_eos else [],
+                sampling=generation.sampling,
+            )
+            if taken is None:  # the thread has just died: the watchdog starts another, and this one waits
+                break
+            self._waiting.popleft()
+            self._running[generation.id] = generation
+            self._pages_used += generation.pages
+        if not self._running and not self._waiting:
+            self._idle.set()
+
+    def _take(self, outputs: list[GenerationOutput]) -> None:
+        """News from the thread: pass it on, and free the places of what has ended."""
+        for output in outputs:
+            generation = self._running.get(output.request_id)
+            if generation is None:  # cancelled meanwhile
+                continue
+            if output.status == RequestStatus.FAILED:
+                self._fail(generation, output.error or "generation failed")
+                continue
+            fresh = output.generated_tokens[generation.seen :]
+            generation.seen += len(fresh)
+            finish = None
+            if output.status == RequestStatus.FINISHED:
+                at_eos = generation.ends_at_eos and bool(fresh) and fresh[-1] in self._eos
+                finish = "stop" if at_eos else "length"
+                self._release(generation)
+            generation.events.put_nowait(Event(generation.choice, fresh, finish))
+        self._pump()
+
+    def _fail(self, generation: Generation, why: str) -> None:
+        self._release(generation)
+        generation.events.put_nowait(Event(generation.choice, [], error=why))
+
+    def _release(self, generation: Generation) -> None:
+        if self._running.pop(generation.id, None) is not None:
+            self._pages_used -= generation.pages
+
+
+class _Router(OutputRouter):
+    """Carries what the thread makes to the event loop, a batch at a time.
+
+    The library's own keeps the handlers of cancelled requests, and queues what nobody takes, for good.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Any) -> None:
+        super().__init__()
+        self._loop = loop
+        self._take = take
+
+    def deliver(self, output: GenerationOutput) -> None:
+        self.deliver_batch([output])
+
+    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take, outputs)
+
+    def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
+        state.status = RequestStatus.FAILED
+        state.error = f"{type(error).__name__}: {error}"
+        self.deliver(state.to_generation_output())
+
+
+class _Manager(ContinuousBatchingManager):
+    """The library's manager with our sampler, our router, and turns at the cores."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        eos: list[int],
+        pages: int,
+        max_running: int,
+        threads: int,
+        turns: AbstractContextManager[Any],
+        router: OutputRouter,
+    ) -> None:
+        super().__init__(
+            model=model,
+            # Greedy, because the sampler has already chosen when the library takes its argmax.
+            generation_config=GenerationConfig(do_sample=False, eos_token_id=eos, max_new_tokens=1),
+            continuous_batching_config=ContinuousBatchingConfig(
+                num_blocks=pages,
+                page_size=PAGE,
+                max_batch_tokens=max(PREFILL, max_running),
+                max_requests_per_batch=max_running,
+                # Shared prefixes change the shapes of a prefill, and with them the bits of its logits: an
+                # answer would depend on what was asked before it.
+                allow_block_sharing=False,
+                safety_margin=0.0,  # a lane never admits more than the cache holds
+            ),
+        )
+        self.logit_processor = Sampler()
+        self.output_router = router
+        self._torch_threads = threads
+        self._turns = turns
+
+    def _run_generation_loop(self) -> None:
+        torch.set_num_threads(self._torch_threads)  # a setting of each thread
+        super()._run_generation_loop()
+
+    def _generation_step(self) -> None:
+        with self._turns:
+            super()._generation_step()
+
+    def stop_hard(self, *, timeout: float) -> None:
+        """Stop without finishing anything. Harmless when the thread is dead."""
+        thread: threading.Thread | None = self._generation_thread
+        if thread is None:
+            return
+        began = time.monotonic()
+        self.stop(block=True, timeout=timeout, hard_stop=True)
+        if thread.is_alive():
+            log.error("a generation thread did not stop within %.0f s", time.monotonic() - began)
