@@ -232,12 +232,16 @@ class Assignment(models.Model):
     preference = models.ForeignKey(
         Preference, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
     )
+    skip_reason = models.CharField(max_length=200, blank=True)
     lease_until = models.DateTimeField()
+    # When it was answered or skipped: the latest one is what undo takes back.
+    closed = models.DateTimeField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-id"]
         constraints = [models.UniqueConstraint(fields=["task", "rater"], name="assignment_once_a_rater")]
+        indexes = [models.Index(fields=["rater", "-closed"], name="assignment_of_rater")]
 
     def __str__(self) -> str:
         return f"{self.rater}: {self.state}"
