@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from projects import pages
 
@@ -13,6 +13,12 @@ urlpatterns = [
     path("", include("feedback.urls")),
     path("", include("training.urls")),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("admin/", admin.site.urls),
 ]
+
+# Django looks these up here by name.
+handler400 = "projects.error_pages.bad_request"
+handler403 = "projects.error_pages.forbidden"
+handler404 = "projects.error_pages.not_found"
+handler500 = "projects.error_pages.server_error"

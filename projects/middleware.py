@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import render
 
-from projects.errors import Problem, as_problem, error_headers, json_error
+from projects.error_pages import error_page
+from projects.errors import Problem, as_problem, json_error
 from projects.ids import uuid7
 
 logger = logging.getLogger(__name__)
@@ -90,10 +90,7 @@ def is_program(request: HttpRequest) -> bool:
 
 
 def error_response(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """JSON for programs, an error page (or its partial for htmx) for people."""
+    """JSON for programs, a page for people."""
     if is_program(request):
         return json_error(request, problem)
-    response = render(request, "error.html", {"problem": problem}, status=problem.status)
-    for name, value in error_headers(problem).items():
-        response[name] = value
-    return response
+    return error_page(request, problem)

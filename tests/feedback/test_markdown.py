@@ -1,0 +1,96 @@
+"""Model output is hostile text: whatever it holds, the page gets harmless elements only."""
+
+from __future__ import annotations
+
+import time
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feedback.markdown import ATTRIBUTES, MAX_CHARS, TAGS, render_markdown
+
+pytestmark = pytest.mark.unit
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "![alt](https://example.org/track.png)",
+    "![alt](javascript:alert(1))",
+    "[click](javascript:alert(1))",
+    "[click](JaVaScRiPt:alert(1))",
+    "[click](&#106;avascript:alert(1))",
+    "[click](data:text/html;base64,PHNjcmlwdD4=)",
+    "[click](vbscript:x)",
+    "<javascript:alert(1)>",
+    "<a href='javascript:alert(1)'>x</a>",
+    "<svg onload=alert(1)>",
+    "<iframe src=//example.org></iframe>",
+    "<style>body{display:none}</style>",
+    "<form action=//example.org><input name=password></form>",
+    "```<script>\nalert(1)\n</script>\n```",
+    '```"onmouseover=alert(1)\nx\n```',
+    '[x](https://example.org "a\\" onclick=alert(1)")',
+    "a | b\n--|--\n<img src=x> | <b onclick=alert(1)>",
+    "<math><mtext></mtext><mglyph><style><!--</style><img title='--><img src=1 onerror=alert(1)>'>",
+    "\x00<scr\x00ipt>alert(1)</script>",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+]
+
+
+class Elements(HTMLParser):
+    """Collects what a browser would see as elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+
+def assert_harmless(html: str) -> None:
+    for tag, attributes in Elements(html).seen:
+        assert tag in TAGS, html
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | {"rel"}, html
+        href = attributes.get("href") or ""
+        if ":" in href.split("/")[0]:
+            assert href.split(":")[0] in {"http", "https", "mailto"}, html
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_becomes_harmless(text):
+    assert_harmless(render_markdown(text))
+
+
+@given(st.lists(st.sampled_from([*HOSTILE, "\n", "> ", "- ", "`", "[", "](", ")", "<", "*", "\\", "&"]), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_hostile_pieces_in_any_order_stay_harmless(pieces):
+    assert_harmless(render_markdown("".join(pieces)))
+
+
+def test_what_people_write_is_rendered():
+    html = render_markdown("**bold** and `code`\n\n1. one\n2. two\n\n[docs](https://example.org)\n\n|a|\n|-|\n|b|")
+    assert "<strong>bold</strong>" in html
+    assert "<code>code</code>" in html
+    assert "<ol>" in html
+    assert "<table>" in html
+    assert '<a href="https://example.org" rel="noopener noreferrer nofollow">docs</a>' in html
+
+
+def test_html_in_an_answer_is_shown_as_it_was_written():
+    assert render_markdown("use <b>bold</b>").strip() == "<p>use &lt;b&gt;bold&lt;/b&gt;</p>"
+
+
+@pytest.mark.parametrize("text", ["> " * 50_000, "[" * 100_000, "*a " * 40_000, "`" * 100_000, "- " * 50_000])
+def test_text_made_to_be_slow_is_not(text):
+    started = time.monotonic()
+    render_markdown(text)
+    assert time.monotonic() - started < 5
+
+
+def test_a_text_without_end_is_shown_plain():
+    html = render_markdown("<b>" * MAX_CHARS)
+    assert html.startswith("<pre>&lt;b&gt;")
