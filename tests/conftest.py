@@ -26,7 +26,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 import django  # noqa: E402  the settings read what stands above
 
 django.setup()
-# A worker of pytest-xdist inherits the environment, and would read the settings before its own VAR_DIR is set.
+# A worker of pytest-xdist inherits the environment, and would read the settings before its VAR_DIR is set.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
@@ -40,7 +40,7 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """SQLite's test database is a file, as in life: in memory it would lock otherwise and be seen by nobody."""
+    """SQLite's test database is a file, as in life: another process can see it, and it locks the same."""
     from django.conf import settings
 
     database = settings.DATABASES["default"]

@@ -64,10 +64,8 @@ def stop() -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    if session := os.environ.get(SHARED):
-        if "PYTEST_XDIST_WORKER" not in os.environ:
-            shutil.rmtree(json.loads(session)["folder"], ignore_errors=True)
-            del os.environ[SHARED]
+    if SHARED in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(json.loads(os.environ.pop(SHARED))["folder"], ignore_errors=True)
 
 
 def free_port() -> int:
@@ -182,7 +180,7 @@ def _ordinary_user() -> str | None:
 def _run(
     command: list[str], as_owner: list[str], log: Path, gently: signal.Signals, answers: Callable[[], bool]
 ) -> None:
-    """Start a server that gets `gently` when this process dies, and wait at most 20 s for its first answer."""
+    """Start a server that gets `gently` when this process dies, and wait 20 s at most for an answer."""
     guard = ["setpriv", *as_owner, f"--pdeathsig={gently.name.removeprefix('SIG')}", "--"]
     with log.open("wb") as output:
         process = subprocess.Popen([*guard, *command], cwd=log.parent, stdout=output, stderr=output)

@@ -1,0 +1,52 @@
+# Every target sets up what it needs; a second run starts in seconds. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo up check test bench model clean
+# One recipe at a time: they share var/, two cores and the terminal.
+.NOTPARALLEL:
+
+SETUP := @deploy/setup/setup.sh
+RUN := @deploy/setup/run
+STEP := @deploy/setup/step
+FAST := not slow and not browser and not model
+
+export MODEL ?= default
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@echo '  MODEL=hf:org/name or MODEL=/a/folder takes another base model; PORT=8010 another port.'
+
+demo: ## turn the whole loop once on a real model, in var/demo (TASTE=short, ONCE=1 to end)
+	$(SETUP) demo
+	$(RUN) python -m demo
+
+up: ## run everything, and keep it in var/
+	$(SETUP) up
+	$(RUN) deploy/setup/up.sh
+
+check: ## format, lint, types, import rules, unit tests: under a minute
+	$(SETUP) check
+	$(STEP) "format" ruff format --check .
+	$(STEP) "lint" ruff check .
+	$(STEP) "import rules" lint-imports
+	$(STEP) "unit tests" env RATCHET_TEST_BACKEND=embedded python -m pytest -m unit
+	$(STEP) "types" mypy .
+
+test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
+	$(SETUP) test
+	@$(MAKE) --no-print-directory check
+	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services python -m pytest -n 2 -m "$(FAST)"
+	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded python -m pytest -n 2 -m "$(FAST)"
+	$(STEP) "models, browser and slow tests" env RATCHET_TEST_BACKEND=services python -m pytest -m "slow or browser or model" --durations 10
+
+bench: ## measure a claim: make bench NAME=swap; all of them without NAME
+	$(SETUP) bench
+	$(RUN) bash -c 'for file in bench/$(or $(NAME),*).py; do \
+		name=$$(basename "$$file" .py); [[ $$name == _* ]] || python -m "bench.$$name" || exit 1; done'
+
+model: ## obtain and convert the base model, nothing else
+	$(SETUP) model
+
+clean: ## remove what can be made again; models, secrets and what `make up` keeps stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache ratchet.egg-info
+	rm -rf var/demo var/bench var/setup.log var/setup.json
