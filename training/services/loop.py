@@ -1,0 +1,252 @@
+"""Today's numbers at each station of the loop page: prompt, feedback, dataset, run, verdict, live."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Q
+from django.utils import timezone
+
+from feedback.models import Correction, Flag, Preference, Rating, Task
+from inference.models import Completion, Deployment, Prompt, Replica, Version
+from projects.models import Project
+from training.models import Dataset, Evaluation, Policy, Run
+from training.services.gate import battle_score
+from training.services.schedule import next_run_in_words
+from training.services.waiting import waiting_judgements
+
+WINDOW = timedelta(hours=1)  # of the speeds that are shown
+_KINDS: dict[str, Any] = {
+    "rating": Rating,
+    "preference": Preference,
+    "correction": Correction,
+    "flag": Flag,
+}
+
+
+def loop_state(project: Project) -> dict[str, Any]:
+    """Everything that the loop page shows. Times are datetimes; a station without news is None.
+
+    prompts     {"total", "train", "gate", "today"}
+    judgements  {"total", "today", "waiting", "open_tasks", "by_kind": {"rating", "preference", "correction",
+                "flag"}}; `waiting` came on training prompts after the last dataset's cut-off
+    dataset     {"number", "rows", "heldout_rows", "digest", "created"}
+    run         {"number", "method", "status", "cause", "message", "step", "total_steps", "progress" (0 to 1),
+                "metrics" (latest of each number), "seconds_left", "tokens_per_second", "version" (label),
+                "created", "finished"}
+    evaluation  {"number", "candidate", "champion", "status", "verdict", "reason", "numbers", "created",
+                "decided"}
+    live        {"version", "deployment", "kind", "since", "reason", "previous", "canary", "canary_share"}
+    serving     {"ttft_ms_p50", "tokens_per_second", "completions" (in the last hour), "replicas", "healthy"};
+                speeds are None without answers
+    policy      {"is_enabled", "next" (in words), "approval"}
+    quality_by_version  [{"version", "number", "created", "is_live", "completions", "thumbs_up" (share),
+                "thumbs", "win_rate", "battles", "gate_win_rate", "gate_ci_low", "gate_ci_high", "verdict"}],
+                oldest first; a share over nothing is None
+    """
+    now = timezone.now()
+    today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    dataset = Dataset.objects.filter(project=project).first()
+    deployment = _live(project)
+    return {
+        "prompts": _prompts(project, today),
+        "judgements": _judgements(project, today, dataset.cutoff if dataset else None),
+        "dataset": _dataset(dataset) if dataset else None,
+        "run": _run(Run.objects.filter(project=project).select_related("version__project").first()),
+        "evaluation": _evaluation(
+            Evaluation.objects.filter(project=project)
+            .select_related("candidate__project", "champion__project")
+            .first()
+        ),
+        "live": _deployment(deployment) if deployment else None,
+        "serving": _serving(project, now),
+        "policy": _policy(project, now),
+        "quality_by_version": quality_rows(project, deployment.champion_id if deployment else None),
+    }
+
+
+def quality_rows(project: Project, champion_id: Any) -> list[dict[str, Any]]:
+    """A row a served version, oldest first: what people's thumbs, battles and the gate said."""
+    versions = (
+        Version.objects.filter(project=project)
+        .exclude(kind=Version.Kind.REWARD)
+        .select_related("project")
+        .order_by("number")
+    )
+    made = dict(
+        Completion.objects.filter(project=project)
+        .values_list("version_id")
+        .annotate(n=Count("id"))
+        .order_by()
+    )
+    thumbs = {
+        row["completion__version"]: row
+        for row in Rating.objects.usable()
+        .filter(project=project, aspect="thumbs")
+        .values("completion__version")
+        .annotate(n=Count("id"), ups=Count("id", filter=Q(value__gt=0)))
+        .order_by()
+    }
+    battles = _battles(project)
+    gates: dict[Any, Evaluation] = {}
+    for evaluation in Evaluation.objects.filter(project=project, status=Evaluation.Status.DECIDED):
+        gates.setdefault(evaluation.candidate_id, evaluation)  # the latest comes first
+    rows = []
+    for version in versions:
+        thumb = thumbs.get(version.id)
+        scores = battles.get(version.id, [])
+        gate = gates.get(version.id)
+        numbers = gate.numbers if gate else {}
+        rows.append(
+            {
+                "version": version.label,
+                "number": version.number,
+                "created": version.created,
+                "is_live": version.id == champion_id,
+                "completions": made.get(version.id, 0),
+                "thumbs": thumb["n"] if thumb else 0,
+                "thumbs_up": thumb["ups"] / thumb["n"] if thumb else None,
+                "battles": len(scores),
+                "win_rate": sum(scores) / len(scores) if scores else None,
+                "gate_win_rate": numbers.get("win_rate"),
+                "gate_ci_low": numbers.get("ci_low"),
+                "gate_ci_high": numbers.get("ci_high"),
+                "verdict": gate.verdict if gate else "",
+            }
+        )
+    return rows
+
+
+def _battles(project: Project) -> dict[Any, list[float]]:
+    """Version id -> its scores (win 1, tie and both bad 0.5, loss 0) against other versions."""
+    scores: dict[Any, list[float]] = {}
+    rows = Preference.objects.usable().filter(project=project).prefetch_related("candidates__completion")
+    for preference in rows.iterator(chunk_size=500):
+        best: dict[Any, int | None] = {}
+        for candidate in preference.candidates.all():
+            version_id, rank = candidate.completion.version_id, candidate.rank
+            held = best.get(version_id)
+            best[version_id] = rank if held is None else min(held, rank or held)
+        if len(best) != 2 or None in best:
+            continue
+        (first, first_rank), (second, second_rank) = best.items()
+        score = battle_score(first_rank, second_rank)
+        scores.setdefault(first, []).append(score)
+        scores.setdefault(second, []).append(1 - score)
+    return scores
+
+
+def _live(project: Project) -> Deployment | None:
+    return (
+        Deployment.objects.filter(project=project)
+        .select_related("champion__project", "previous__project", "canary__project")
+        .first()
+    )
+
+
+def _prompts(project: Project, today: datetime) -> dict[str, int]:
+    return Prompt.objects.filter(project=project).aggregate(
+        total=Count("id"),
+        train=Count("id", filter=Q(split=Prompt.Split.TRAIN)),
+        gate=Count("id", filter=Q(split=Prompt.Split.GATE)),
+        today=Count("id", filter=Q(created__gte=today)),
+    )
+
+
+def _judgements(project: Project, today: datetime, since: datetime | None) -> dict[str, Any]:
+    by_kind = {}
+    new = 0
+    for name, model in _KINDS.items():
+        counts = (
+            model.objects.usable()
+            .filter(project=project)
+            .aggregate(n=Count("id"), new=Count("id", filter=Q(created__gte=today)))
+        )
+        by_kind[name] = counts["n"]
+        new += counts["new"]
+    return {
+        "total": sum(by_kind.values()),
+        "today": new,
+        "waiting": waiting_judgements(project, since),
+        "open_tasks": Task.objects.filter(project=project, is_open=True).count(),
+        "by_kind": by_kind,
+    }
+
+
+def _dataset(dataset: Dataset) -> dict[str, Any]:
+    return {name: getattr(dataset, name) for name in ("number", "rows", "heldout_rows", "digest", "created")}
+
+
+def _run(run: Run | None) -> dict[str, Any] | None:
+    if run is None:
+        return None
+    return {
+        **{
+            name: getattr(run, name)
+            for name in (
+                "number", "method", "status", "cause", "message", "step", "total_steps", "metrics", "created",
+                "finished",
+            )
+        },
+        "progress": run.step / run.total_steps if run.total_steps else 0.0,
+        "seconds_left": run.metrics.get("seconds_left") if run.is_active else None,
+        "tokens_per_second": run.metrics.get("tokens_per_second"),
+        "version": run.version.label if run.version else None,
+    }  # fmt: skip
+
+
+def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    return {
+        **{
+            name: getattr(evaluation, name)
+            for name in ("number", "status", "verdict", "reason", "numbers", "created", "decided")
+        },
+        "candidate": evaluation.candidate.label,
+        "champion": evaluation.champion.label,
+    }
+
+
+def _deployment(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "version": deployment.champion.label,
+        "deployment": deployment.number,
+        "kind": deployment.kind,
+        "since": deployment.created,
+        "reason": deployment.reason,
+        "previous": deployment.previous.label if deployment.previous else None,
+        "canary": deployment.canary.label if deployment.canary else None,
+        "canary_share": deployment.canary_share,
+    }
+
+
+def _serving(project: Project, now: datetime) -> dict[str, Any]:
+    rows = list(
+        Completion.objects.filter(project=project, created__gte=now - WINDOW, state=Completion.State.FINISHED)
+        .exclude(version=None)
+        .order_by("-created")
+        .values_list("ttft_ms", "tokens_out", "total_ms")[:1000]
+    )
+    firsts = sorted(ttft for ttft, _, _ in rows if ttft is not None)
+    timed = [(tokens, total) for _, tokens, total in rows if tokens and total]
+    seconds = sum(total for _, total in timed) / 1000
+    replicas = list(Replica.objects.values_list("is_healthy", flat=True))
+    return {
+        "ttft_ms_p50": firsts[len(firsts) // 2] if firsts else None,
+        # Of one stream, as its reader feels it; many run side by side.
+        "tokens_per_second": sum(tokens for tokens, _ in timed) / seconds if seconds else None,
+        "completions": len(rows),
+        "replicas": len(replicas),
+        "healthy": sum(replicas),
+    }
+
+
+def _policy(project: Project, now: datetime) -> dict[str, Any]:
+    policy = Policy.objects.filter(project=project).first()
+    return {
+        "is_enabled": bool(policy and policy.is_enabled),
+        "next": next_run_in_words(policy, now),
+        "approval": policy.approval if policy else Policy.Approval.MANUAL,
+    }
