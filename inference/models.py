@@ -269,3 +269,14 @@ class Replica(models.Model):
 
     def __str__(self) -> str:
         return self.url
+
+
+class Lease(models.Model):
+    """One holder at a time for a named duty. It lapses by itself when the holder dies."""
+
+    name = models.CharField(max_length=60, primary_key=True)
+    holder = models.UUIDField()
+    until = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name} until {self.until:%H:%M:%S}"

@@ -17,6 +17,14 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="Lease",
+            fields=[
+                ("name", models.CharField(max_length=60, primary_key=True, serialize=False)),
+                ("holder", models.UUIDField()),
+                ("until", models.DateTimeField()),
+            ],
+        ),
+        migrations.CreateModel(
             name="Replica",
             fields=[
                 (

@@ -1,0 +1,262 @@
+"""Completions: written before their first token, finished once, and never changed after."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from inference.client import (
+    Answer,
+    EngineBusy,
+    EngineError,
+    EngineRefused,
+    EngineUnavailable,
+    ModelMissing,
+)
+from inference.models import Completion, Prompt, Version
+from inference.services.engines import answering, client_of, engines_for, worst_of
+from projects.errors import Invalid, Problem, TooMany, Unavailable
+from projects.models import ApiKey, Project
+
+MAX_TEXT = 200_000  # characters
+# Beyond ANSWER_SECONDS, what the process that made an answer may take to write its end.
+REAP_SLACK_SECONDS = 60
+FINISH_REASONS = ("stop", "length")
+
+
+def start_completion(
+    *,
+    project: Project,
+    prompt: Prompt,
+    version: Version,
+    sampling: dict[str, Any],
+    index: int = 0,
+    subject: str = "",
+    api_key: ApiKey | None = None,
+    id: uuid.UUID | None = None,  # noqa: A002 - the column's name
+) -> Completion:
+    """A running completion. `id` is for a caller that named it before it was written."""
+    completion = Completion(
+        project=project,
+        prompt=prompt,
+        version=version,
+        version_label=f"{project.slug}@v{version.number}",
+        index=index,
+        sampling=sampling,
+        subject=subject,
+        api_key=api_key,
+    )
+    if id is not None:
+        completion.id = id
+    completion.save(force_insert=True)
+    return completion
+
+
+def finish_completion(
+    *,
+    completion: Completion,
+    state: str,
+    text: str,
+    finish_reason: str,
+    error: str = "",
+    tokens_in: int | None = None,
+    tokens_out: int | None = None,
+    ttft_ms: float | None = None,
+    gap_mean_ms: float | None = None,
+    gap_p99_ms: float | None = None,
+    total_ms: float | None = None,
+) -> bool:
+    """Close a running completion. False when it is not running any more: the first end stands."""
+    values: dict[str, Any] = {
+        "state": state,
+        "text": text,
+        "finish_reason": finish_reason,
+        "error": error[:300],
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+        "ttft_ms": ttft_ms,
+        "gap_mean_ms": gap_mean_ms,
+        "gap_p99_ms": gap_p99_ms,
+        "total_ms": total_ms,
+        "finished": timezone.now(),
+    }
+    count = Completion.objects.filter(pk=completion.pk, state=Completion.State.RUNNING).update(**values)
+    if count:
+        for name, value in values.items():
+            setattr(completion, name, value)
+    return bool(count)
+
+
+def record_completion(
+    *,
+    project: Project,
+    prompt: Prompt,
+    text: str,
+    version_label: str,
+    finish_reason: str = "stop",
+    api_key: ApiKey | None = None,
+    subject: str = "",
+    sampling: dict[str, Any] | None = None,
+    tokens_in: int | None = None,
+    tokens_out: int | None = None,
+    id: uuid.UUID | None = None,  # noqa: A002 - the column's name
+) -> Completion:
+    """An answer that was made elsewhere. Raises Invalid for an empty text or a label of our own versions."""
+    if prompt.project_id != project.id:
+        raise Invalid("The prompt is of another project.", param="prompt_id")
+    if not text.strip() or len(text) > MAX_TEXT or "\x00" in text:
+        raise Invalid(f"text must be 1 to {MAX_TEXT} characters, without NUL.", param="text")
+    if not version_label.strip() or len(version_label) > 100:
+        raise Invalid("version_label must be 1 to 100 characters.", param="version_label")
+    if version_label.startswith(f"{project.slug}@"):
+        raise Invalid(
+            f"Labels that begin with {project.slug}@ are of versions that Ratchet serves. Choose another.",
+            param="version_label",
+        )
+    completion = Completion(
+        project=project,
+        prompt=prompt,
+        version_label=version_label,
+        text=text,
+        state=Completion.State.FINISHED,
+        finish_reason=finish_reason,
+        sampling=sampling or {},
+        subject=subject,
+        api_key=api_key,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        finished=timezone.now(),
+    )
+    if id is not None:
+        completion.id = id
+    completion.save(force_insert=True)
+    return completion
+
+
+def sample_completion(
+    *, project: Project, prompt: Prompt, version: Version, sampling: dict[str, Any]
+) -> Completion:
+    """One answer made now, through the engine, on the weights that serve.
+
+    Nothing is written when no engine gives it: raises Unavailable, TooMany or Invalid with the cause.
+    """
+    completion, error = next(
+        sample_completions(project=project, prompts=[prompt], version=version, sampling=sampling)
+    )
+    if completion is None:
+        raise problem_of(error or EngineUnavailable("no engine answered"))
+    return completion
+
+
+def sample_completions(
+    *,
+    project: Project,
+    prompts: Sequence[Prompt],
+    version: Version,
+    sampling: dict[str, Any],
+    concurrency: int = 16,
+) -> Iterator[tuple[Completion | None, EngineError | None]]:
+    """An answer to each prompt, as they are done: (completion, None), or (None, why it is missing).
+
+    The engine batches what is asked at the same time. Its threads touch no database; rows are written here,
+    by the caller's thread, and only for whole answers, so that a killed worker leaves none half made.
+    """
+    urls = engines_for(version.engine_name)
+
+    def ask(prompt: Prompt) -> Answer:
+        return _complete(urls, version.engine_name, prompt.messages, sampling)
+
+    with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(prompts)))) as threads:
+        asked: dict[Future[Answer], Prompt] = {threads.submit(ask, prompt): prompt for prompt in prompts}
+        try:
+            for future in as_completed(asked):
+                try:
+                    answer = future.result()
+                except EngineError as error:
+                    yield None, error
+                else:
+                    yield _record_answer(project, asked[future], version, sampling, answer), None
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+def reap_completions() -> int:
+    """Fail what still runs long after any answer is given up: its process died. Returns how many."""
+    limit = timezone.now() - timedelta(seconds=settings.ANSWER_SECONDS + REAP_SLACK_SECONDS)
+    return Completion.objects.filter(state=Completion.State.RUNNING, created__lt=limit).update(
+        state=Completion.State.FAILED,
+        error="The process that made this answer died.",
+        finished=timezone.now(),
+    )
+
+
+def problem_of(error: EngineError) -> Problem:
+    """What an engine's error means to whoever asked us."""
+    if isinstance(error, ModelMissing):
+        return Unavailable(
+            "The engine is still loading this version. Try again in a moment.", code="version_loading"
+        )
+    if isinstance(error, EngineRefused):
+        code = error.code or "invalid_request"
+        if "context length" in error.message:
+            code = "context_length_exceeded"
+        return Problem(error.message, code=code, param=error.param)
+    if isinstance(error, EngineBusy):
+        return TooMany("All places at the engine are taken. Try again in a moment.", code="engine_busy")
+    if isinstance(error, EngineUnavailable):
+        return Unavailable("The engine does not answer. Try again in a moment.", code="engine_unavailable")
+    return Unavailable(f"The answer broke off: {error.message}.", code="engine_failed")
+
+
+def gap_numbers(gaps_ms: Iterable[float]) -> dict[str, float | None]:
+    """Mean and 99th percentile (nearest rank) of the gaps between pieces of an answer."""
+    ordered = sorted(gaps_ms)
+    if not ordered:
+        return {"gap_mean_ms": None, "gap_p99_ms": None}
+    rank = max(0, math.ceil(0.99 * len(ordered)) - 1)
+    return {"gap_mean_ms": sum(ordered) / len(ordered), "gap_p99_ms": ordered[rank]}
+
+
+def _complete(
+    urls: list[str], engine_name: str, messages: list[dict[str, Any]], sampling: dict[str, Any]
+) -> Answer:
+    errors: list[EngineError] = []
+    for url in urls:
+        try:
+            with answering(url):
+                return client_of(url).complete(
+                    model=engine_name, messages=messages, sampling=sampling, timeout=settings.ANSWER_SECONDS
+                )
+        except EngineError as error:
+            if isinstance(error, EngineRefused) and not isinstance(error, ModelMissing):
+                raise
+            errors.append(error)
+    raise worst_of(errors) if errors else EngineUnavailable("ENGINE_URLS names no engine")
+
+
+def _record_answer(
+    project: Project, prompt: Prompt, version: Version, sampling: dict[str, Any], answer: Answer
+) -> Completion:
+    return Completion.objects.create(
+        project=project,
+        prompt=prompt,
+        version=version,
+        version_label=f"{project.slug}@v{version.number}",
+        text=answer.text,
+        state=Completion.State.FINISHED,
+        finish_reason=answer.finish_reason,
+        sampling=sampling,
+        tokens_in=answer.tokens_in,
+        tokens_out=answer.tokens_out,
+        ttft_ms=answer.ttft_ms,
+        total_ms=answer.total_ms,
+        **gap_numbers(answer.gaps_ms),
+        finished=timezone.now(),
+    )
