@@ -1,0 +1,300 @@
+"""Feedback is appended, superseded and retracted here, and never changed in place.
+
+Who was first is decided by the database's constraints. A row whose insert they refuse is then explained:
+the same id and body is a replay and answers with the first row, another body is IdReused, and a second
+judgement of the same thing is AlreadyJudged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NotRequired, Required, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import F, Value
+from django.utils import timezone
+
+from feedback.errors import AlreadyJudged, IdReused, NotStanding
+from feedback.models import Assignment, Candidate, Correction, Feedback, Flag, Preference, Rating, Task
+from feedback.services import checks
+from feedback.services.judge import Judge
+from inference.artifact import canonical_json
+from projects.access import may
+from projects.errors import Invalid, NotFound
+from projects.models import ApiKey, Membership, Project
+from projects.services import Actor, record_audit
+
+KINDS: dict[str, type[Rating] | type[Preference] | type[Correction] | type[Flag]] = {
+    "rating": Rating,
+    "preference": Preference,
+    "correction": Correction,
+    "flag": Flag,
+}
+Row = TypeVar("Row", Rating, Preference, Correction, Flag)
+
+
+class Common(TypedDict):
+    """What every judgement may carry. `id` is the client's UUIDv7, by which a replay is known."""
+
+    source: Required[str]
+    id: NotRequired[UUID | None]
+    seconds_spent: NotRequired[float | None]
+    supersedes: NotRequired[UUID | None]
+
+
+@transaction.atomic
+def record_rating(
+    *,
+    project: Project,
+    judge: Judge,
+    completion_id: UUID,
+    value: int,
+    aspect: str = "thumbs",
+    reasons: Sequence[str] = (),
+    comment: str = "",
+    **common: Unpack[Common],
+) -> tuple[Rating, bool]:
+    """The rating and whether it is a replay. Raises Invalid, NotFound, NotJudgeable, AlreadyJudged, ..."""
+    said = {"completion": completion_id, "value": value, "aspect": aspect, "reasons": reasons}
+    digest = _digest("rating", judge, common, {**said, "comment": comment})
+    if first := _first(Rating, project, digest, common):
+        return first, True
+    checks.check_value(aspect, value)
+    checks.check_reasons(project, value, reasons)
+    checks.check_comment(comment)
+    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
+    row = Rating(completion=completion, aspect=aspect, value=value, reasons=list(reasons), comment=comment)
+    return _append(row, project, judge, common, digest, same={"completion": completion, "aspect": aspect})
+
+
+@transaction.atomic
+def record_preference(
+    *,
+    project: Project,
+    judge: Judge,
+    candidates: Sequence[UUID],
+    ranks: Sequence[int] | None = None,
+    all_bad: bool = False,
+    strength: int | None = None,
+    comment: str = "",
+    **common: Unpack[Common],
+) -> tuple[Preference, bool]:
+    """The preference and whether it is a replay. `candidates` are in shown order; rank 1 is best."""
+    said = {"candidates": candidates, "ranks": ranks, "all_bad": all_bad, "strength": strength}
+    digest = _digest("preference", judge, common, {**said, "comment": comment})
+    if first := _first(Preference, project, digest, common):
+        return first, True
+    checks.check_candidates(candidates)
+    checks.check_ranks(len(candidates), ranks, all_bad, strength)
+    checks.check_comment(comment)
+    completions = checks.judgeable_completions(project, judge, candidates, param="candidates")
+    prompts = {completion.prompt_id for completion in completions}
+    if len(prompts) > 1:
+        raise Invalid(
+            "The candidates answer different prompts. Compare answers to one prompt.",
+            param="candidates",
+            code="different_prompts",
+        )
+    row = Preference(
+        prompt_id=prompts.pop(),
+        candidate_set=candidate_set(candidates),
+        all_bad=all_bad,
+        strength=strength,
+        comment=comment,
+    )
+    sides = [
+        Candidate(preference=row, completion=completion, position=place, rank=ranks[place] if ranks else None)
+        for place, completion in enumerate(completions)
+    ]
+    same = {"candidate_set": row.candidate_set}
+    return _append(row, project, judge, common, digest, same=same, sides=sides)
+
+
+@transaction.atomic
+def record_correction(
+    *, project: Project, judge: Judge, completion_id: UUID, text: str, **common: Unpack[Common]
+) -> tuple[Correction, bool]:
+    """The correction and whether it is a replay. Raises SameText, Invalid (empty_text), ..."""
+    text = checks.plain_newlines(text)
+    digest = _digest("correction", judge, common, {"completion": completion_id, "text": text})
+    if first := _first(Correction, project, digest, common):
+        return first, True
+    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
+    checks.check_correction(text, completion.text)
+    row = Correction(completion=completion, text=text)
+    return _append(row, project, judge, common, digest, same={"completion": completion})
+
+
+@transaction.atomic
+def record_flag(
+    *,
+    project: Project,
+    judge: Judge,
+    completion_id: UUID,
+    reason: str,
+    comment: str = "",
+    **common: Unpack[Common],
+) -> tuple[Flag, bool]:
+    """The flag and whether it is a replay. A judge may raise several flags of different reasons."""
+    said = {"completion": completion_id, "reason": reason, "comment": comment}
+    digest = _digest("flag", judge, common, said)
+    if first := _first(Flag, project, digest, common):
+        return first, True
+    if reason not in Flag.Reason.values:
+        raise Invalid(
+            f"Unknown reason {reason!r}. There are: {', '.join(Flag.Reason.values)}.",
+            param="reason",
+            code="unknown_reason",
+        )
+    checks.check_comment(comment)
+    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
+    row = Flag(completion=completion, reason=reason, comment=comment)
+    return _append(row, project, judge, common, digest, same={"completion": completion, "reason": reason})
+
+
+@transaction.atomic
+def retract_feedback(*, project: Project, judge: Judge, feedback_id: UUID) -> tuple[Feedback, bool]:
+    """Take a judgement back; True when it was taken back before. It stays as a row, out of new datasets.
+
+    One's own: a member's, or what the same key recorded. Managers, and keys with the scope `manage`, may
+    take back any, and that is audited. Raises NotFound.
+    """
+    kind = _kind_of(feedback_id)
+    row = KINDS[kind].objects.filter(project=project, pk=feedback_id).first() if kind else None
+    if row is None or not (_is_own(row, judge) or _may_retract_any(project, judge)):
+        raise NotFound("There is no such judgement in this project.", param="id")
+    retracted = type(row).objects.filter(pk=row.pk, retracted=None).update(retracted=timezone.now())
+    row.refresh_from_db(fields=["retracted"])
+    if retracted and isinstance(row, Preference):
+        _reopen_tasks(row)
+    if retracted and not _is_own(row, judge):
+        actor = Actor(user=judge.user, api_key=judge.api_key)
+        record_audit(project=project, actor=actor, action="feedback.retracted", subject=f"{kind}:{row.pk}")
+    return row, not retracted
+
+
+def candidate_set(ids: Sequence[UUID]) -> str:
+    """The same comparison whatever the order shown: sha256 of the sorted ids."""
+    return hashlib.sha256(",".join(sorted(str(one) for one in ids)).encode()).hexdigest()
+
+
+# --- how a row comes in ----------------------------------------------------------------------------------
+def _digest(kind: str, judge: Judge, common: Common, said: dict[str, Any]) -> str:
+    """sha256 of what the client said: a replay has the same one."""
+    body = {
+        **said,
+        "kind": kind,
+        "judge": judge.key,
+        "seconds_spent": common.get("seconds_spent"),
+        "supersedes": common.get("supersedes"),
+    }
+    return hashlib.sha256(canonical_json({name: _plain(value) for name, value in body.items()})).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, UUID):
+        return str(value)
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _first(model: type[Row], project: Project, digest: str, common: Common) -> Row | None:
+    """The row that this request made before. Raises IdReused when its id names something else."""
+    feedback_id = common.get("id")
+    if feedback_id is None:
+        return None
+    if connection.vendor == "postgresql":
+        # The kinds have a table each, so no constraint spans them; this holds the id until we commit.
+        # SQLite has one writer at a time anyway.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [feedback_id.int % 2**63])
+    kind = _kind_of(feedback_id)
+    if kind is None:
+        return None
+    row = model.objects.filter(pk=feedback_id, project=project, body_digest=digest).first()
+    if row is None:
+        raise IdReused(param="id")
+    return row
+
+
+def _kind_of(feedback_id: UUID) -> str | None:
+    """Which of the four has a row with this id, in any project."""
+    found = [
+        model.objects.order_by().filter(pk=feedback_id).annotate(kind=Value(kind)).values_list("kind")
+        for kind, model in KINDS.items()
+    ]
+    rows = list(found[0].union(*found[1:], all=True))
+    return str(rows[0][0]) if rows else None
+
+
+def _append(
+    row: Row,
+    project: Project,
+    judge: Judge,
+    common: Common,
+    digest: str,
+    *,
+    same: dict[str, Any],
+    sides: Sequence[Candidate] = (),
+) -> tuple[Row, bool]:
+    """Insert the row; `same` says what a second judgement by this judge would have in common with it."""
+    model = type(row)
+    checks.check_seconds(common.get("seconds_spent"))
+    if feedback_id := common.get("id"):
+        row.pk = feedback_id
+    row.project = project
+    row.rater, row.api_key, row.subject, row.judge = judge.user, judge.api_key, judge.subject, judge.key
+    row.source = common["source"]
+    row.seconds_spent = common.get("seconds_spent")
+    row.guideline_version = project.guideline_version
+    row.body_digest = digest
+    row.created = timezone.now()
+    if old := common.get("supersedes"):
+        _supersede(model, row, old, same)
+    try:
+        with transaction.atomic():
+            row.save(force_insert=True)
+            Candidate.objects.bulk_create(sides)
+    except IntegrityError:
+        first = model.objects.usable().filter(judge=judge.key, **same).values_list("pk", flat=True).first()
+        if first is None:
+            raise
+        raise AlreadyJudged(first) from None
+    return row, False
+
+
+def _supersede(model: type[Row], row: Row, old: UUID, same: dict[str, Any]) -> None:
+    """Close the judge's own standing row, at the moment at which the new one begins to count."""
+    before = model.objects.filter(pk=old, project=row.project, judge=row.judge).first()
+    if before is None:
+        raise NotFound("There is no judgement of yours with this id and kind.", param="supersedes")
+    if any(getattr(before, name) != value for name, value in same.items() if name != "reason"):
+        raise Invalid(
+            "`supersedes` names a judgement of something else.", param="supersedes", code="not_the_same_thing"
+        )
+    if not model.objects.usable().filter(pk=old).update(superseded=row.created):
+        raise NotStanding(param="supersedes")
+    row.supersedes_id = old
+
+
+# --- whose it is -----------------------------------------------------------------------------------------
+def _is_own(row: Feedback, judge: Judge) -> bool:
+    if judge.user is not None:
+        return row.rater_id == judge.user.pk
+    return judge.api_key is not None and row.api_key_id == judge.api_key.pk
+
+
+def _may_retract_any(project: Project, judge: Judge) -> bool:
+    if judge.user is not None:
+        return may(judge.user, project, Membership.Role.MANAGER)
+    return judge.api_key is not None and ApiKey.Scope.MANAGE in judge.api_key.scopes
+
+
+def _reopen_tasks(row: Preference) -> None:
+    """The question is open again, first of all for the rater who answered it."""
+    for assignment in Assignment.objects.filter(preference=row, state=Assignment.State.DONE):
+        Task.objects.filter(pk=assignment.task_id).update(done=F("done") - 1, is_open=True)
+        assignment.state, assignment.preference = Assignment.State.LEASED, None
+        assignment.closed, assignment.lease_until = None, timezone.now()
+        assignment.save(update_fields=["state", "preference", "closed", "lease_until"])
