@@ -1,4 +1,4 @@
-"""What every test shares: real services, Django on top of them, and fast passwords.
+"""What every test shares: real services, Django on top of them, fast passwords, and real processes.
 
 The environment must be set before Django's settings are read, so Django is set up here and not by
 pytest-django, whose own hook would run before any conftest.
@@ -7,6 +7,9 @@ pytest-django, whose own hook would run before any conftest.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +18,10 @@ from tests import services
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKEND = services.prepare_environment()
-os.environ.setdefault("MODEL_DIR", str(ROOT / "var/models/smollm2-135m-instruct"))
-os.environ["SECRET_KEY"] = "a-key-for-tests-that-is-long-enough-for-every-check-of-django"
+os.environ["MODEL_DIR"] = f"{os.environ['VAR_DIR']}/models/tiny"  # the `tiny_model` fixture builds it
+os.environ["ENGINE_URLS"] = f"http://127.0.0.1:{services.free_port()}"  # nobody answers but `engine`
 os.environ["ENGINE_API_KEY"] = "engine-key-for-tests"
+os.environ["SECRET_KEY"] = "a-key-for-tests-that-is-long-enough-for-every-check-of-django"
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 # Two workers on two cores: more threads each would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,6 +33,20 @@ django.setup()
 # A worker of pytest-xdist inherits the environment, and would read the settings before its VAR_DIR is set.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 
+from django.conf import settings as django_settings  # noqa: E402
+from django.contrib.auth.hashers import PBKDF2PasswordHasher  # noqa: E402
+
+from tests.processes import Process, engine_process, web_process  # noqa: E402
+
+
+class OneRoundHasher(PBKDF2PasswordHasher):
+    """A password in microseconds. The rounds stand in the hash, so a real server can check it as well."""
+
+    iterations = 1
+
+
+pytest_plugins = ["tests.cast"]  # ada, bob, carol and eve
+
 
 def pytest_report_header() -> str:
     return f"backend: {BACKEND}"
@@ -38,11 +56,66 @@ def pytest_unconfigure() -> None:
     services.stop()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fast_passwords() -> None:
+    django_settings.PASSWORD_HASHERS = ["tests.conftest.OneRoundHasher", *django_settings.PASSWORD_HASHERS]
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """SQLite's test database is a file, as in life: another process can see it, and it locks the same."""
-    from django.conf import settings
-
-    database = settings.DATABASES["default"]
+    database = django_settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
-        database.setdefault("TEST", {})["NAME"] = str(settings.VAR_DIR / "test.sqlite3")
+        database.setdefault("TEST", {})["NAME"] = str(django_settings.VAR_DIR / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The tiny random model at MODEL_DIR. Built by a child, so that torch stays out of Django's process."""
+    folder = Path(django_settings.MODEL_DIR)
+    if not folder.exists():
+        build = (
+            "import sys, pathlib; from tests.tiny import build_tiny_model as b; b(pathlib.Path(sys.argv[1]))"
+        )
+        subprocess.run([sys.executable, "-c", build, str(folder)], cwd=ROOT, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The default model. It is never skipped: `make test` has obtained it."""
+    folder = ROOT / "var/models/smollm2-135m-instruct"
+    assert (folder / "manifest.json").is_file(), "the default model is missing: make model"
+    return folder
+
+
+@pytest.fixture
+def engine(tiny_model: Path, engine_of_session: Process) -> Process:
+    """A real engine with the tiny model at ENGINE_URLS, alive at the start of each test."""
+    if not engine_of_session.answers():
+        engine_of_session.kill()
+        engine_of_session.start()
+    return engine_of_session
+
+
+@pytest.fixture(scope="session")
+def engine_of_session(django_db_setup: None) -> Iterator[Process]:
+    process = engine_process()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def web(transactional_db: None, web_of_session: Process) -> Process:
+    """A real web server on the test database, alive at the start of each test; `web.url` is its address."""
+    if not web_of_session.answers():
+        web_of_session.kill()
+        web_of_session.start()
+    return web_of_session
+
+
+@pytest.fixture(scope="session")
+def web_of_session(django_db_setup: None) -> Iterator[Process]:
+    process = web_process(services.free_port())
+    yield process
+    process.stop()
