@@ -61,7 +61,7 @@ def win_rate(votes: Mapping[str, Sequence[float]], *, seed: int = 0) -> WinRate:
         return WinRate(0, None, None, None, 0.0)
     rate = float(means.mean())
     if n == 1 or float(means.std()) == 0.0:
-        # Every resample is the same, and a point is no honest interval: where all were won, or all lost, it is
+        # Every resample is the same, and a point is no honest interval: where all were won or lost it is
         # the exact one for n throws on one side (Clopper and Pearson 1934).
         slack = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n) if rate in (0.0, 1.0) else 0.0
         low, high = (rate - slack, rate) if rate == 1.0 else (rate, rate + slack)

@@ -1,0 +1,116 @@
+"""Runs begin and are called off here; what happens between is the supervisor's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError
+from django.utils import timezone
+
+from projects.errors import Conflict, Invalid, NotFound
+from projects.models import Project
+from projects.services import Actor, record_audit
+from training.models import Dataset, Run
+from training.services.compiler import compile_dataset, preview_dataset
+from training.services.methods import check_preflight, fill_config, find_method
+from training.services.numbers import create_numbered
+
+MAX_SEED = 2**31 - 1
+
+
+class SlotTaken(Conflict):
+    """Another beat started this slot's run already."""
+
+    code = "slot_taken"
+
+
+class RunOver(Conflict):
+    code = "run_over"
+
+
+def create_run(
+    *,
+    project: Project,
+    method: str = "dpo",
+    dataset: Dataset | None = None,
+    config: dict[str, Any] | None = None,
+    actor: Actor,
+    slot: str | None = None,
+    seed: int = 0,
+) -> Run:
+    """Queue a run; without a dataset one is compiled from all that is usable now. Ring the bell after it.
+
+    Everything that can be known beforehand is checked before anything is written: raises Invalid
+    (PreflightFailed, EmptyDataset), SlotTaken, Conflict for an erased dataset.
+    """
+    recipe = find_method(method)
+    filled = fill_config(recipe, config)
+    if not 0 <= seed <= MAX_SEED:
+        raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
+    if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
+        raise SlotTaken(f"The run of {slot} was started already.")
+    if dataset is None:
+        preview = preview_dataset(project=project, format=recipe.dataset_format)
+        check_preflight(recipe, filled, train=preview.rows, heldout=preview.heldout_rows)
+        dataset = compile_dataset(
+            project=project, format=recipe.dataset_format, cutoff=preview.cutoff, actor=actor
+        )
+    else:
+        _check_dataset(project, dataset, recipe.dataset_format)
+        check_preflight(recipe, filled, train=dataset.rows, heldout=dataset.heldout_rows)
+    try:
+        run = create_numbered(
+            Run,
+            project=project,
+            method=method,
+            dataset=dataset,
+            config=filled.to_dict(),
+            seed=seed,
+            launcher=settings.LAUNCHER,
+            total_steps=filled.steps(dataset.rows),
+            slot=slot,
+            created_by=actor.user,
+        )
+    except IntegrityError as error:
+        if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
+            raise SlotTaken(f"The run of {slot} was started already.") from error
+        raise
+    record_audit(
+        project=project,
+        actor=actor,
+        action="run.created",
+        subject=f"run:{run.number}",
+        detail={"method": method, "dataset": dataset.number, "slot": slot},
+    )
+    return run
+
+
+def cancel_run(*, run: Run, actor: Actor) -> Run:
+    """Call a run off: at once while it waits, else with its next tick. Raises RunOver when it is over."""
+    waiting = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED).update(
+        status=Run.Status.CANCELLED,
+        cause=Run.Cause.CANCELLED,
+        message="Cancelled before it began.",
+        cancel_requested=True,
+        finished=timezone.now(),
+    )
+    if not waiting and not Run.objects.filter(pk=run.pk, status=Run.Status.RUNNING).update(
+        cancel_requested=True
+    ):
+        run.refresh_from_db()
+        raise RunOver(f"Run {run.number} is over: it {run.status}.")
+    record_audit(project=run.project, actor=actor, action="run.cancelled", subject=f"run:{run.number}")
+    run.refresh_from_db()
+    return run
+
+
+def _check_dataset(project: Project, dataset: Dataset, wanted: str) -> None:
+    if dataset.project_id != project.id:
+        raise NotFound("There is no such dataset in this project.", param="dataset")
+    if dataset.status == Dataset.Status.ERASED:
+        raise Conflict(
+            f"Dataset {dataset.number} was erased. Compile a new one.", code="dataset_erased", param="dataset"
+        )
+    if dataset.format != wanted:
+        raise Invalid(f"This method reads {wanted} datasets, not {dataset.format}.", param="dataset")

@@ -1,0 +1,237 @@
+"""Moves runs, one short step at a time: launch, adopt, take over events, finish, fail, resume.
+
+No task waits for a training. `tick` may be called by anybody, at any time, twice at once, and after any
+crash: what it finds in the row, in the run directory and among the processes says what is next.
+
+    queued --claim--> running --child published--> finished
+                         |------ config, data, divergence, fault, time, disk --> failed
+                         |------ lost, out of memory: again, up to RUN_ATTEMPTS ---> failed
+                         |------ cancel --> cancelled
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from inference.artifact import ArtifactError, verify
+from inference.models import Version
+from inference.services.versions import DamagedArtifact, register_version
+from projects.services import SYSTEM, record_audit
+from training.launchers import local
+from training.models import Run, RunEvent
+from training.services import rundir
+from training.services.events import take_over_events
+from training.services.leases import claim_run, update_held
+from training.services.methods import METHODS
+
+logger = logging.getLogger(__name__)
+
+# What a recipe says of its own end (its last `failed` event), and what that is to us.
+_CAUSES = {
+    "config": Run.Cause.DATA,
+    "base": Run.Cause.DATA,
+    "data": Run.Cause.DATA,
+    "oom": Run.Cause.OOM,
+    "diverged": Run.Cause.DIVERGED,
+    "disk": Run.Cause.DISK,
+}
+# The same by exit code, for a child that could not say it.
+_CODES = {65: "data", 70: "internal", 71: "oom", 72: "diverged", 74: "disk", 75: "interrupted"}
+
+
+def tick_all() -> int:
+    """One step for each active run, those in work first. Returns how many there were."""
+    running = Run.objects.filter(status=Run.Status.RUNNING).order_by("created")
+    queued = Run.objects.filter(status=Run.Status.QUEUED).order_by("created")
+    ids = [*running.values_list("id", flat=True), *queued.values_list("id", flat=True)]
+    for run_id in ids:
+        try:
+            tick(run_id)
+        except Exception:
+            # One run's surprise must not keep the others from moving; it is tried again with the next tick.
+            logger.exception("tick of run %s", run_id)
+    return len(ids)
+
+
+def tick(run_id: UUID) -> None:
+    """One step of one run. Does nothing when it is over, or another trainer's."""
+    run = claim_run(run_id)
+    if run is None:
+        return
+    if run.cancel_requested:
+        _cancel(run)
+    elif "pid" in run.handle:
+        _watch(run)
+    else:
+        _start(run)
+
+
+def _start(run: Run) -> None:
+    """Launch the child, or take up one that was launched and never noted."""
+    module = METHODS[run.method].module
+    try:
+        rundir.prepare(run)
+        handle = local.find(module, run.folder)
+        launched = handle is None
+        if handle is None:
+            handle = local.launch(module, run.folder, threads=settings.TRAIN_THREADS)
+    except rundir.NotReady as error:
+        _fail(run, Run.Cause.DATA, str(error))
+        return
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        cause = Run.Cause.DISK if full else Run.Cause.INTERNAL
+        _fail(run, cause, f"The run could not be started: {error}.")
+        return
+    handle["events_from"] = run.events_offset
+    # An interruption is nobody's fault: the start after it is no new attempt.
+    attempt = run.attempt + (0 if run.handle.get("interrupted") else 1)
+    if not update_held(run, handle=handle, attempt=attempt) and launched:
+        local.kill(handle)  # overtaken: the new owner starts its own
+
+
+def _watch(run: Run) -> None:
+    take_over_events(run)
+    sight = local.look(run.handle)
+    if sight.is_alive and _is_overdue(run):
+        local.kill(run.handle)
+        _fail(run, Run.Cause.TIMEOUT, f"The run took more than {settings.RUN_MAX_SECONDS:.0f} s.")
+    elif not sight.is_alive:
+        _settle(run, sight.code)
+    elif rundir.is_silent(run):
+        local.kill(run.handle)
+        _settle(run, None, f"It gave no sign of life for {settings.RUN_SILENCE_SECONDS:.0f} s.")
+
+
+def _settle(run: Run, code: int | None, seen: str = "") -> None:
+    """The child is gone: publish what it made, or say why there is nothing, or start it again."""
+    while take_over_events(run):
+        pass  # all that it said before its end
+    if rundir.is_published(run):
+        _publish(run)
+        return
+    said = (
+        RunEvent.objects.filter(run=run, name="failed", sequence__gte=run.handle.get("events_from", 0))
+        .order_by("-sequence")
+        .first()
+    )
+    if said is not None:
+        kind, message = str(said.data.get("cause")), str(said.data.get("message", ""))
+    elif code is not None and code in _CODES:
+        kind, message = _CODES[code], rundir.log_tail(run) or f"The child ended with exit code {code}."
+    elif code == 0:
+        kind, message = "internal", "The child ended well and published nothing."
+    elif code is not None and code > 0:
+        kind, message = "internal", rundir.log_tail(run) or f"The child ended with exit code {code}."
+    else:
+        kind, message = "lost", seen or _how_lost(code)
+    if kind == "interrupted":
+        update_held(run, handle={"interrupted": True}, message=message)
+    elif kind in ("lost", "oom"):
+        _try_again(run, Run.Cause(kind), message)
+    else:
+        _fail(run, _CAUSES.get(kind, Run.Cause.INTERNAL), message)
+
+
+def _try_again(run: Run, cause: Run.Cause, message: str) -> None:
+    """Another attempt with the next tick: from the last checkpoint, or with half the batch after an oom."""
+    if run.attempt >= settings.RUN_ATTEMPTS:
+        _fail(run, cause, f"{message} That was attempt {run.attempt} of {settings.RUN_ATTEMPTS}.")
+        return
+    values: dict[str, Any] = {"handle": {}, "message": message}
+    if cause == Run.Cause.OOM:
+        batch = run.config["batch_size"]
+        if batch < 2:
+            _fail(run, cause, message)
+            return
+        # The same pairs a step, in smaller bites.
+        values["config"] = {
+            **run.config,
+            "batch_size": batch // 2,
+            "gradient_accumulation": run.config["gradient_accumulation"] * 2,
+        }
+    update_held(run, **values)
+
+
+def _publish(run: Run) -> None:
+    """Make the artifact a version and finish the run, both or neither, and only while the claim holds."""
+    artifact = run.folder / "artifact"
+    try:
+        manifest = verify(artifact, servable=True)
+        _check_lineage(run, manifest)
+        with transaction.atomic():
+            if not update_held(
+                run,
+                status=Run.Status.FINISHED,
+                cause="",
+                message="",
+                step=run.total_steps,
+                lease_until=None,
+                finished=timezone.now(),
+            ):
+                return
+            version = register_version(
+                project=run.project, kind=Version.Kind.ADAPTER, artifact=artifact, actor=SYSTEM
+            )
+            Run.objects.filter(pk=run.pk).update(version=version)
+    except (ArtifactError, DamagedArtifact) as error:
+        run.status = Run.Status.RUNNING  # the transaction took the update back
+        _fail(run, Run.Cause.INTERNAL, f"What the run published is damaged: {error}.")
+        return
+    rundir.forget_checkpoints(run)
+    record_audit(
+        project=run.project,
+        actor=SYSTEM,
+        action="run.finished",
+        subject=f"run:{run.number}",
+        detail={"version": version.number, "digest": version.digest},
+    )
+
+
+def _check_lineage(run: Run, manifest: dict[str, object]) -> None:
+    """The artifact says which dataset made it; another one's is not ours."""
+    if manifest.get("dataset") != run.dataset.digest:
+        raise ArtifactError(f"it was made from {manifest.get('dataset')}, not from {run.dataset.digest}")
+
+
+def _cancel(run: Run) -> None:
+    if "pid" in run.handle:
+        local.kill(run.handle)
+        take_over_events(run)
+    _end(run, Run.Status.CANCELLED, Run.Cause.CANCELLED, "Cancelled.")
+
+
+def _fail(run: Run, cause: Run.Cause, message: str) -> None:
+    _end(run, Run.Status.FAILED, cause, message)
+
+
+def _end(run: Run, status: Run.Status, cause: Run.Cause, message: str) -> None:
+    if update_held(
+        run, status=status, cause=cause, message=message[:4000], lease_until=None, finished=timezone.now()
+    ):
+        record_audit(
+            project=run.project,
+            actor=SYSTEM,
+            action=f"run.{status}",
+            subject=f"run:{run.number}",
+            detail={"cause": cause, "message": message[:500]},
+        )
+
+
+def _is_overdue(run: Run) -> bool:
+    assert run.started is not None  # noqa: S101 - by the claim
+    return bool((timezone.now() - run.started).total_seconds() > settings.RUN_MAX_SECONDS)
+
+
+def _how_lost(code: int | None) -> str:
+    if code is None:
+        return "The child is gone and did not say why."
+    hint = " The system may have run out of memory." if code == -9 else ""
+    return f"The child was ended by signal {-code}.{hint}"
