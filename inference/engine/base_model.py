@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -87,7 +88,7 @@ def name_of(model: str) -> str:
         return DEFAULT_NAME
     if model.startswith("hf:"):
         return model.removeprefix("hf:").lower().replace("/", "--").replace("@", "--")
-    return Path(model).resolve().name.lower().replace(" ", "-").lstrip(".") or "model"
+    return re.sub(r"[^a-z0-9._-]+", "-", Path(model).resolve().name.lower()).strip(".-") or "model"
 
 
 def describe_source(model: str) -> dict[str, Any]:
