@@ -59,12 +59,14 @@ class EngineBroken(EngineError):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """One entry of GET /v1/models. vLLM reports no digest and no merge error: then they are None."""
+    """One entry of GET /v1/models. What our engine says under `ratchet` is None where vLLM serves."""
 
     name: str
     digest: str | None = None
     merge_error: float | None = None  # relative to the size of the update; above 1 the update is lost
+    logit_shift: float | None = None  # how far its logits are from the base's
     dtype: str | None = None
+    in_flight: int | None = None  # answers that run or wait under this name
     is_base: bool = False
 
 
@@ -109,7 +111,7 @@ class EngineClient:
             base_url=self.url,
             headers=self.headers,
             timeout=httpx.Timeout(10.0, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2.0),
             trust_env=False,  # engines are never behind the proxy of a desktop
         )
 
@@ -292,12 +294,14 @@ def _transport_error(url: str, error: httpx.HTTPError, *, is_begun: bool) -> Eng
 
 
 def _card(entry: dict[str, Any]) -> ModelCard:
-    merge_error = entry.get("merge_error")
+    ours = entry.get("ratchet") or {}
     return ModelCard(
         name=entry["id"],
-        digest=entry.get("digest"),
-        merge_error=float(merge_error) if isinstance(merge_error, int | float) else None,
-        dtype=entry.get("dtype"),
+        digest=ours.get("digest"),
+        merge_error=ours.get("merge_error"),
+        logit_shift=ours.get("logit_shift"),
+        dtype=ours.get("dtype"),
+        in_flight=ours.get("running", 0) + ours.get("waiting", 0) if ours else None,
         is_base=not entry.get("parent"),
     )
 

@@ -33,6 +33,7 @@ LEASE = "reconciler"
 LEASE_SECONDS = 20.0
 LEASE_WAIT_SECONDS = 60.0  # a promotion waits this long for a reconciler that is loading
 LOAD_SECONDS = 300.0
+UNLOAD_SECONDS = 10.0
 MAX_MERGE_ERROR = 0.5  # of the size of the update: above it the weights are not the ones that were trained
 PROBES = ("What is the capital of France?", "Say hello.")
 PROBE_SAMPLING = {"temperature": 0.0, "max_tokens": 16}
@@ -88,14 +89,18 @@ def probe(version: Version) -> None:
     for client, cards in _healthy():
         card = cards.get(version.engine_name)
         if card is None:
-            raise PromotionRefused(f"{client.url} does not hold {version.label} after loading it.")
-        if card.digest is not None and card.digest != version.digest:
+            raise PromotionRefused(f"{client.url} does not hold {version.label}.")
+        if not _fits(card, version):
             raise PromotionRefused(
                 f"{client.url} holds {card.digest} as {version.label}, expected {version.digest}."
             )
         if not _is_exact(card):
             raise PromotionRefused(
                 f"{version.label} merged into {card.dtype} loses {card.merge_error:.0%} of its update."
+            )
+        if card.logit_shift == 0:
+            raise PromotionRefused(
+                f"{version.label} changes nothing: its logits are those of the base model."
             )
         texts = []
         try:
@@ -115,11 +120,7 @@ def probe(version: Version) -> None:
 
 def is_held(version: Version) -> bool:
     """True when an engine that can be reached holds the version, with its digest."""
-    for _, cards in _healthy():
-        card = cards.get(version.engine_name)
-        if card is not None and (card.digest is None or card.digest == version.digest):
-            return True
-    return False
+    return any(_fits(cards.get(version.engine_name), version) for _, cards in _healthy())
 
 
 def check_files(version: Version) -> None:
@@ -158,7 +159,10 @@ def _mend(client: EngineClient, holder: uuid.UUID) -> None:
         wanted = desired_versions()  # after the look at the engine: see the top of this file
         for name in _superfluous(cards, wanted):
             logger.info("unloading %s from %s", name, client.url)
-            _each([partial(client.unload, name, timeout=LOAD_SECONDS)], holder)
+            try:
+                _each([partial(client.unload, name, timeout=UNLOAD_SECONDS)], holder)
+            except EngineError as error:  # it goes on draining there; the next round looks again
+                logger.info("%s is not gone yet from %s: %s", name, client.url, error.message)
         messages = []
         for name, version in wanted.items():
             if _fits(cards.get(name), version):
@@ -180,13 +184,17 @@ def _superfluous(cards: dict[str, ModelCard], wanted: dict[str, Version]) -> Ite
             continue
         if name in wanted and _fits(card, wanted[name]):
             continue
-        slug, _, number = name.rpartition("-v")
-        # A request that began on it ends on it.
-        if Completion.objects.filter(
-            state=Completion.State.RUNNING, version__project__slug=slug, version__number=int(number)
-        ).exists():
-            continue
-        yield name
+        if not _is_busy(card):
+            yield name
+
+
+def _is_busy(card: ModelCard) -> bool:
+    """A request that began on a version ends on it. Our engine counts them; of vLLM we know from our rows."""
+    if card.in_flight is not None:
+        return card.in_flight > 0
+    slug, _, number = card.name.rpartition("-v")
+    running = Completion.objects.filter(state=Completion.State.RUNNING)
+    return running.filter(version__project__slug=slug, version__number=int(number)).exists()
 
 
 def _load(client: EngineClient, cards: dict[str, ModelCard], version: Version) -> None:
@@ -204,7 +212,10 @@ def _load(client: EngineClient, cards: dict[str, ModelCard], version: Version) -
 
 
 def _fits(card: ModelCard | None, version: Version) -> bool:
-    return card is not None and (card.digest is None or card.digest == version.digest)
+    """The name is there, with our digest; where either side knows no digest, the name is all there is."""
+    if card is None or card.digest is None or not version.digest.startswith("sha256:"):
+        return card is not None
+    return card.digest == version.digest
 
 
 def _is_exact(card: ModelCard) -> bool:

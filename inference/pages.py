@@ -1,0 +1,149 @@
+"""The chat page's way to an answer in the making: follow it, take it up again after a reload, stop it.
+
+The answer belongs to the server. Events of the stream:
+
+    delta   {"text"}                                        text to append
+    done    {"state", "finish_reason", "tokens_out", "ttft_ms"}   committed: it can be rated now
+    error   {"error": {...}}                                the one error shape; the text so far is kept
+
+The id of a delta is the number of characters up to its end, so that a browser that connects again by itself
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+
+from inference.models import Completion
+from inference.relay import Delta, Generation, hub
+from projects.access import project_for
+from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
+from projects.offload import in_database
+
+SIGN_OF_LIFE_SECONDS = 15.0
+# How often to look at the row of an answer that another process is making.
+LOOK_AGAIN_SECONDS = 1.0
+
+
+class MadeElsewhere(Conflict):
+    code = "made_elsewhere"
+    message = "Another server process is making this answer. Reload, and try again."
+
+
+class MethodNotAllowed(Problem):
+    status = 405
+    code = "method_not_allowed"
+
+
+async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
+    """Everything so far, then what comes, then how it ended. Holds no database connection meanwhile."""
+    completion = await in_database(_find, request, slug, completion_id)
+    given = request.headers.get("Last-Event-ID", "")
+    seen = int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
+    generation = hub().find(completion_id)
+    request_id = getattr(request, "request_id", "")
+    events = (
+        _follow(generation, completion_id, seen, request_id)
+        if generation is not None
+        else _from_row(completion, seen, request_id)
+    )
+    return StreamingHttpResponse(
+        events,
+        content_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def stop(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
+    """Cancel an answer and keep its text. Answering again for one that has ended is no error."""
+    if request.method != "POST":
+        raise MethodNotAllowed("Use POST here.")
+    completion = await in_database(_find, request, slug, completion_id)
+    generation = hub().find(completion_id)
+    if generation is not None:
+        generation.stop()
+        await asyncio.wait([generation.task])
+        completion = await in_database(_find, request, slug, completion_id)
+    elif completion.state == Completion.State.RUNNING:
+        raise MadeElsewhere()
+    return JsonResponse({"state": completion.state, "text": completion.text})
+
+
+def _find(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> Completion:
+    """A completion of the project; one of a conversation is for its owner alone. Raises NotFound."""
+    project = project_for(request, slug)
+    completion = (
+        Completion.objects.select_related("prompt__conversation")
+        .filter(project=project, id=completion_id)
+        .first()
+    )
+    if completion is None:
+        raise NotFound("There is no such answer.")
+    conversation = completion.prompt.conversation
+    if conversation is not None and conversation.owner_id != request.user.pk:
+        raise NotFound("There is no such answer.")
+    return completion
+
+
+async def _follow(
+    generation: Generation, completion_id: uuid.UUID, seen: int, request_id: str
+) -> AsyncIterator[bytes]:
+    index = next(choice.index for choice in generation.choices if choice.id == completion_id)
+    yield b": here\n\n"  # the browser sees an open connection at once
+    async for event in generation.follow(seen=seen, sign_of_life=SIGN_OF_LIFE_SECONDS):
+        if not isinstance(event, Delta):
+            yield b": waiting\n\n"
+        elif event.index == index:
+            yield _event("delta", {"text": event.text}, id_=event.end)
+    if generation.problem is not None:
+        yield _event("error", error_body(generation.problem, request_id))
+    else:
+        completion = await in_database(Completion.objects.get, pk=completion_id)
+        yield _ending(completion, request_id)
+
+
+async def _from_row(completion: Completion, seen: int, request_id: str) -> AsyncIterator[bytes]:
+    """For an answer that this process does not make: its row, as soon as it has ended."""
+    yield b": here\n\n"
+    deadline = time.monotonic() + settings.ANSWER_SECONDS
+    while completion.state == Completion.State.RUNNING:
+        if time.monotonic() > deadline:
+            problem = Unavailable("This answer was lost. Ask again.", code="answer_lost")
+            yield _event("error", error_body(problem, request_id))
+            return
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        yield b": waiting\n\n"
+        completion = await in_database(Completion.objects.get, pk=completion.pk)
+    if completion.text[seen:]:
+        yield _event("delta", {"text": completion.text[seen:]}, id_=len(completion.text))
+    yield _ending(completion, request_id)
+
+
+def _ending(completion: Completion, request_id: str) -> bytes:
+    if completion.state == Completion.State.FAILED:
+        message = completion.error or "The answer broke off."
+        return _event("error", error_body(Unavailable(message, code="answer_failed"), request_id))
+    return _event(
+        "done",
+        {
+            "state": completion.state,
+            "finish_reason": completion.finish_reason,
+            "tokens_out": completion.tokens_out,
+            "ttft_ms": completion.ttft_ms,
+        },
+    )
+
+
+def _event(name: str, data: dict[str, Any], *, id_: int | None = None) -> bytes:
+    lines = [f"event: {name}", f"data: {json.dumps(data, ensure_ascii=False)}"]
+    if id_ is not None:
+        lines.insert(0, f"id: {id_}")
+    return ("\n".join(lines) + "\n\n").encode()
