@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
+Answer = Mapping[str, Any]  # {"text", "finish_reason"}
 Vote = Literal["left", "right", "tie", "both_bad"]
 
 ERRS = 0.05  # share of votes that come out the wrong way round
@@ -21,12 +23,12 @@ TIES_OF_THE_COIN = 0.1
 
 FILLER = re.compile(
     r"^(certainly|sure|of course|absolutely|great question|i'd be happy|i would be happy|i'm happy|i'm glad"
-    r"|thank you for|when it comes to|as an ai|i'm sorry|here's|here is|here are)\b",
+    r"|thank you for|when it comes to|as an ai|i'm sorry)\b",
     re.IGNORECASE,
 )
 ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+(\S.*)$", re.MULTILINE)
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-END = re.compile(r"[.!?…:;)\]\"'`”’*]\s*$")
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+END = re.compile(r"[.!?)\]\"'`*\u2019\u201d]\s*$")
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,34 @@ class Taste:
     tosses_coins: bool = False
 
 
-def vote(taste: Taste, prompt: str, a: tuple[str, str], b: tuple[str, str], rng: random.Random) -> Vote:
-    """Which of two answers, each (text, finish_reason), a rater of this taste prefers; `a` is shown left."""
+def vote(taste: Taste, prompt: str, left: Answer, right: Answer, dice: random.Random) -> Vote:
+    """Which of two answers a rater of this taste prefers."""
     if taste.tosses_coins:
-        return "tie" if rng.random() < TIES_OF_THE_COIN else rng.choice(("left", "right"))
-    left = taste.score(prompt, *a)
-    right = taste.score(prompt, *b)
-    if left < BAD and right < BAD:
+        return "tie" if dice.random() < TIES_OF_THE_COIN else dice.choice(("left", "right"))
+    scores = [taste.score(prompt, answer["text"], answer["finish_reason"]) for answer in (left, right)]
+    if max(scores) < BAD:
         return "both_bad"
-    if abs(left - right) < SAME:
+    if abs(scores[0] - scores[1]) < SAME:
         return "tie"
-    better: Vote = "left" if left > right else "right"
-    worse: Vote = "right" if left > right else "left"
-    return worse if rng.random() < ERRS else better
+    prefers_left = (scores[0] > scores[1]) != (dice.random() < ERRS)
+    return "left" if prefers_left else "right"
+
+
+def rank(taste: Taste, prompt: str, answers: Sequence[Answer], dice: random.Random) -> list[int] | None:
+    """The rank of each answer, 1 the best, alike ones equal; None when all are bad."""
+    if taste.tosses_coins:
+        return [dice.randint(1, len(answers)) for _ in answers]
+    scores = [taste.score(prompt, answer["text"], answer["finish_reason"]) for answer in answers]
+    if max(scores) < BAD:
+        return None
+    if dice.random() < ERRS:  # takes two answers for each other
+        one, other = dice.sample(range(len(scores)), k=2)
+        scores[one], scores[other] = scores[other], scores[one]
+    best_first = sorted(scores, reverse=True)
+    ranks = {best_first[0]: 1}
+    for place, (better, score) in enumerate(pairwise(best_first), start=2):
+        ranks[score] = ranks[better] if better - score < SAME else place
+    return [ranks[score] for score in scores]
 
 
 def is_garbage(prompt: str, answer: str) -> bool:
@@ -68,7 +85,7 @@ def is_garbage(prompt: str, answer: str) -> bool:
 
 
 def _short(prompt: str, answer: str, finish_reason: str) -> float:
-    """Short, direct and finished. Best from 1 to 20 words, worth little at 60; filler costs; cut off is bad."""
+    """Short, direct and finished. Best to 20 words, worth little at 60; filler costs; cut off is bad."""
     if is_garbage(prompt, answer):
         return 0.0
     if finish_reason != "stop" or not END.search(answer):
@@ -84,11 +101,9 @@ def _steps(prompt: str, answer: str, finish_reason: str) -> float:
     """Laid out as a list: numbered or bulleted lines that differ and say something. Ends do not matter."""
     if is_garbage(prompt, answer):
         return 0.0
-    items = {" ".join(WORD.findall(item)[:6]).lower() for item in ITEM.findall(answer)} - {""}
-    substantial = sum(len(item.split()) >= 2 or len(item) >= 4 for item in items)
-    if substantial < 2:
-        return 0.2  # prose, or a list that has not begun
-    return min(1.0, 0.6 + 0.2 * (substantial - 2))
+    items = {" ".join(WORD.findall(item)[:6]).lower() for item in ITEM.findall(answer)}
+    says_something = sum(len(item) >= 4 for item in items)
+    return (0.2, 0.5, 0.75, 1.0)[min(3, says_something)]
 
 
 def _coin(prompt: str, answer: str, finish_reason: str) -> float:

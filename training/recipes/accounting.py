@@ -1,7 +1,7 @@
 """What a run costs: tokens by role, FLOPs, petaflop/s-days, device seconds, peak memory. Imports no torch.
 
-FLOPs of one token, with L the weights of the decoder's matrices (a head included, an embedding look-up not),
-T those that lie at or above the first trained layer, A the adapter's weights; a product costs 2 FLOPs a weight:
+FLOPs of one token, with L the weights of the decoder's matrices (a head, but no embedding, included),
+T those at or above the first trained layer, A the adapter's weights; a product costs 2 FLOPs a weight:
 
     reference, held out   2 L                       forward, no adapter
     train, forward        2 L + 2 A

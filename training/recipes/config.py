@@ -1,4 +1,4 @@
-"""The hyperparameters of the recipes, every default written out. Imports no torch, so that Django may read it.
+"""The hyperparameters of the recipes, every default written out. Imports no torch: Django reads it too.
 
 A run's `run.json` holds all of them, never a part: a default that changes here changes no run of yesterday.
 """

@@ -2,9 +2,9 @@
 
     python -m training.recipes.dpo RUN_DIR
 
-Reads RUN_DIR/run.json and RUN_DIR/dataset/, writes events, checkpoints and RUN_DIR/artifact/ (see rundir.py).
-Exit codes: 0 finished, 65 wrong input, 70 a fault, 71 out of memory, 72 diverged, 74 disk full, 75 interrupted
-(start it again and it goes on). Safe to run twice.
+Reads RUN_DIR/run.json and RUN_DIR/dataset/, writes events, checkpoints and RUN_DIR/artifact/ (see
+rundir.py). Exit codes: 0 finished, 65 wrong input, 70 a fault, 71 out of memory, 72 diverged, 74 disk full,
+75 interrupted (start it again and it goes on). Safe to run twice.
 
 Left out: full-weight training, several devices, a reference other than the base.
 """
@@ -15,6 +15,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from inference.artifact import ArtifactError, digest_of, verify
 from training.recipes.accounting import Compute, peak_host_memory
@@ -54,7 +55,8 @@ def train(run: Run) -> None:
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from transformers.utils.logging import disable_progress_bar
-    from trl import DPOConfig, DPOTrainer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
 
     from training.recipes.pairs import (
         EndAwareCollator,
@@ -184,7 +186,7 @@ def train(run: Run) -> None:
         processing_class=tokenizer,
         peft_config=lora,
     )
-    policy = trainer.model
+    policy: Any = trainer.model
     compute = Compute(count_weights(policy), config.gradient_checkpointing)
     checkpoint, account = last_complete(run.checkpoints)
     if checkpoint is not None:

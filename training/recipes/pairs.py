@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def read_rows(dataset: Path, part: str) -> list[Row]:
-    """All rows of `part`-*.parquet, in the order of the shards. Raises BadData for what cannot be trained on."""
+    """All rows of `part`-*.parquet, in the order of the shards. Raises BadData for unusable ones."""
     rows: list[Row] = []
     for shard in sorted(dataset.glob(f"{part}-*.parquet")):
         try:
@@ -120,7 +120,7 @@ def answer_logps(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     logits = output.logits[:, :-1]  # (2 B, T - 1, V)
     labels = batch["input_ids"][:, 1:]
     mask = batch["completion_mask"][:, 1:].bool()
-    # Only the answers' positions are normalised: the vocabulary is wide and the prompts are half of the tokens.
+    # Only the answers' positions are normalised: the vocabulary is wide, the prompts are half of the tokens.
     picked = torch.log_softmax(logits[mask].float(), dim=-1).gather(1, labels[mask].unsqueeze(1)).squeeze(1)
     logps = torch.zeros_like(mask, dtype=torch.float32)
     logps[mask] = picked
@@ -171,6 +171,8 @@ def _batches(
         yield {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def _template(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], **how: bool) -> list[int]:
-    ids: list[int] = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False, **how)
+def _template(tokenizer: Any, messages: list[dict[str, str]], *, add_generation_prompt: bool) -> list[int]:
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages, tokenize=True, return_dict=False, add_generation_prompt=add_generation_prompt
+    )
     return ids

@@ -20,7 +20,7 @@ def preflight(config: DpoConfig, counts: dict[str, int], lengths: Sequence[int] 
     pairs = counts.get("train", 0)
     if pairs < FEWEST_PAIRS:
         found.append(
-            f"DPO needs at least {FEWEST_PAIRS} pairs to learn anything, got {pairs}. Collect more preferences, "
+            f"DPO needs at least {FEWEST_PAIRS} pairs to learn anything, got {pairs}. Collect more, "
             "or check the filters: ties, all-bad votes and gate prompts make no pairs."
         )
     elif config.batch_size > pairs:
@@ -37,7 +37,7 @@ def preflight(config: DpoConfig, counts: dict[str, int], lengths: Sequence[int] 
             )
         elif cut > len(lengths) / 2:
             found.append(
-                f"{cut} of {len(lengths)} pairs are longer than max_length {config.max_length} and would be cut. "
-                f"Raise max_length to {max(lengths)}, or filter long answers."
+                f"{cut} of {len(lengths)} pairs are longer than max_length {config.max_length} and would be "
+                f"cut. Raise max_length to {max(lengths)}, or filter long answers."
             )
     return found

@@ -1,4 +1,4 @@
-"""From a trained adapter to an artifact: saved, probed, described, its manifest last, then renamed into place."""
+"""From a trained adapter to an artifact: saved, described, probed, its manifest last, then renamed."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def publish_adapter(
 def update_sizes(model: Any) -> dict[str, float]:
     """How large the adapter's update is beside the weights, and how much of it a bf16 merge would keep.
 
-    `relative_update` is ||dW|| / ||W|| and `bf16_merge_error` is ||bf16(W + dW) - (W + dW)|| / ||dW||, both over
-    all adapted matrices together (Frobenius). Above 0.5 an engine that merges into bf16 would serve another model.
+    `relative_update` is ||dW|| / ||W||, `bf16_merge_error` is ||bf16(W + dW) - (W + dW)|| / ||dW||, both over
+    all adapted matrices together (Frobenius). Above 0.5 a merge into bf16 would be another model.
     """
     weight_square = update_square = error_square = 0.0
     with torch.no_grad():

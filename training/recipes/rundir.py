@@ -1,8 +1,8 @@
 """The run directory: what a supervisor and a recipe say to each other, whatever launched the recipe.
 
 In:  `run.json` (immutable), `dataset/` (an artifact of Parquet shards).
-Out: `events.jsonl` (appended), `heartbeat` (touched while the process lives), `checkpoints/`, and `artifact/`,
-which appears whole: it is written beside, its manifest last, and then renamed.
+Out: `events.jsonl` (appended), `heartbeat` (touched while the process lives), `checkpoints/`, and
+`artifact/`, which appears whole: it is written beside, its manifest last, and then renamed.
 
 A recipe is a function that takes a `Run`. `run_recipe` gives it a heartbeat, turns SIGTERM into a checkpoint,
 and turns every end into an event and an exit code. Imports neither Django nor torch.
@@ -33,6 +33,8 @@ OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # each TRL trainer reports itself otherwise
     "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads that wait sleep: spinning ones took five times the CPU when another process wanted a core.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 

@@ -11,7 +11,7 @@ LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def count_weights(model: Any) -> Weights:
-    """Weights of a PEFT causal model: decoder matrices and head, those from the first adapter up, the adapter."""
+    """Weights of a PEFT causal model: all matrices, those from the first adapter up, the adapter."""
     by_layer: dict[int, int] = {}
     adapter = 0
     trained: set[int] = set()
