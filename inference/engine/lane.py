@@ -27,7 +27,7 @@ from inference.engine.sampling import Sampler, Sampling
 
 log = logging.getLogger("ratchet.engine")
 PAGE = 32  # tokens
-PREFILL = 512  # tokens of one step; a longer prompt is taken in pieces, so that it stalls nobody for long
+PREFILL = 128  # tokens of one step; a longer prompt is taken in pieces, so that it stalls nobody for long
 _numbers = itertools.count()
 
 

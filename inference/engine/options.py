@@ -20,7 +20,8 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8001
     dtype: str = "auto"
-    threads: int = 0  # 0: as many as the process may use
+    threads: int = 1  # of one step; several versions may step at once
+    cores: int = 1
     memory_gb: float = 6.0  # weights and caches of all versions together
     max_model_len: int = 2048
     max_running: int = 32  # a version
@@ -52,7 +53,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
     add("--host", "ENGINE_HOST", "127.0.0.1", str, "address to listen on")
     add("--port", "ENGINE_PORT", "8001", int, "port to listen on")
     add("--dtype", "ENGINE_DTYPE", "auto", str, "auto, bfloat16 or float32")
-    add("--threads", "ENGINE_THREADS", "0", int, "cores to compute on, 0 for all")
+    add("--threads", "ENGINE_THREADS", "0", int, "threads of one step, 0 for half of the cores")
     add("--memory-gb", "ENGINE_MEMORY_GB", "6", float, "GiB for weights and caches of all versions")
     add(
         "--max-model-len",
@@ -94,6 +95,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
     api_key = _api_key()
     if not api_key:
         parser.error("set ENGINE_API_KEY (or ENGINE_API_KEY_FILE): whoever has the key may load adapters")
+    cores = len(os.sched_getaffinity(0))
     return Options(
         model=given.model,
         served_name=given.served_name,
@@ -102,7 +104,9 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
         host=given.host,
         port=given.port,
         dtype=given.dtype,
-        threads=given.threads or len(os.sched_getaffinity(0)),
+        # Half: a small model gains little from more, and loses all of it when another process wants a core.
+        threads=min(given.threads or max(1, cores // 2), cores),
+        cores=cores,
         memory_gb=given.memory_gb,
         max_model_len=given.max_model_len,
         max_running=given.max_running,

@@ -1,7 +1,8 @@
-"""Who may use the cores: a lock that is handed on in order of arrival.
+"""Who may use the cores: a lock with as many places as there are cores to give, handed on in order of arrival.
 
-On a CPU two generation threads that compute at once fight for the cores, and both lose. So each takes a turn
-for one step, which uses all cores; loading takes its turns in small pieces between them.
+On a CPU more busy threads than cores make every step slow: each of its hundreds of small kernels waits for the
+thread that has no core. So a generation thread takes a place for one step, and loading takes places for small
+pieces in between.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from types import TracebackType
 
 
 class Turns:
-    """A fair lock, for `with`. Not reentrant."""
+    """A fair semaphore, for `with`. Not reentrant."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
         self._mutex = threading.Lock()
-        self._taken = False
+        self._free = places
         self._waiting: deque[threading.Event] = deque()
 
     def __enter__(self) -> None:
         with self._mutex:
-            if not self._taken:
-                self._taken = True
+            if self._free:
+                self._free -= 1
                 return
             mine = threading.Event()
             self._waiting.append(mine)
@@ -33,6 +34,6 @@ class Turns:
     ) -> None:
         with self._mutex:
             if self._waiting:
-                self._waiting.popleft().set()  # stays taken: it is now the next one's
+                self._waiting.popleft().set()  # the place stays taken: it is now the next one's
             else:
-                self._taken = False
+                self._free += 1

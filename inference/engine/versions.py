@@ -30,6 +30,7 @@ from inference.engine.weights import Merged, Weights, serving_dtype
 log = logging.getLogger("ratchet.engine")
 GIB = 1 << 30
 PLANNED_VERSIONS = 4  # champion, previous, canary, candidate: what the memory is divided among
+USUAL_TOKENS = 512  # of prompt and answer: more cache than this for each running answer is not set aside
 DRAIN_GRACE_S = 5.0  # beyond the deadline of a request
 
 
@@ -61,8 +62,7 @@ class Versions:
         self._draining: set[str] = set()
         self._loading = asyncio.Lock()  # one load or unload at a time
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # A GPU orders the work of several threads by itself.
-        self._turns = Turns()
+        self._turns = Turns(options.cores // options.threads)
         self._weights: Weights | None = None
         self.chat: ChatTokenizer | None = None
         self.max_model_len = 0
@@ -242,7 +242,7 @@ class Versions:
         if affordable < self.max_model_len:
             raise OutOfMemory(f"--memory-gb {self._options.memory_gb} is too little for this model: "
                               f"{self.max_model_len} tokens do not fit beside {spent / GIB:.1f} GiB of weights")  # fmt: skip
-        self._cache_tokens = min(affordable, self._options.max_running * self.max_model_len)
+        self._cache_tokens = min(affordable, max(self._options.max_running * USUAL_TOKENS, self.max_model_len))
 
     def _refuse_too_much(self) -> None:
         assert self._weights is not None
