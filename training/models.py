@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from croniter import croniter
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -200,6 +202,12 @@ class Evaluation(models.Model):
         return f"{self.candidate} against {self.champion}"
 
 
+def check_cron(value: str) -> None:
+    """Raises ValidationError for what is no cron expression of five fields."""
+    if len(value.split()) != 5 or not croniter.is_valid(value):
+        raise ValidationError("Write five fields, such as 0 3 * * * for each night at three.")
+
+
 class Policy(models.Model):
     """When a run starts by itself, what it runs, and who approves."""
 
@@ -209,7 +217,12 @@ class Policy(models.Model):
 
     project = models.OneToOneField(Project, on_delete=models.CASCADE, related_name="policy")
     is_enabled = models.BooleanField(default=False)
-    cron = models.CharField(max_length=60, blank=True, help_text="Such as 0 3 * * *; empty for none.")
+    cron = models.CharField(
+        max_length=60,
+        blank=True,
+        validators=[check_cron],
+        help_text="Such as 0 3 * * *; empty for none.",
+    )
     min_new_judgements = models.PositiveIntegerField(
         default=0, help_text="Start when this many usable judgements came since the last run; 0 for never."
     )

@@ -6,12 +6,25 @@ from celery import shared_task
 from celery.signals import worker_process_shutdown, worker_shutdown
 
 from training.launchers import local
-from training.services import supervisor
+from training.services import answering, policies, supervisor
 
 
 @shared_task
 def tick_runs() -> None:
+    """One step for each active run."""
     supervisor.tick_all()
+
+
+@shared_task
+def tick_work() -> None:
+    """One step for each evaluation whose answers Ratchet makes."""
+    answering.tick_evaluations()
+
+
+@shared_task
+def tick_policies() -> None:
+    """Start what is due."""
+    policies.tick_policies()
 
 
 @worker_process_shutdown.connect

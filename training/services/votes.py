@@ -1,0 +1,67 @@
+"""What people said about an evaluation's answers, and the answers themselves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from uuid import UUID
+
+from feedback.models import Preference
+from inference.models import Completion, Version
+from training.models import Evaluation
+from training.services.gate import battle_score
+from training.services.guards import GateAnswer
+
+
+def collect_votes(evaluation: Evaluation) -> tuple[dict[str, list[float]], set[str]]:
+    """Prompt id -> the candidate's scores there, and who judged.
+
+    Any usable preference counts that has an answer of each version to one of the gate prompts; the better one
+    of several answers of a version stands for it. Quarantined answers do not count.
+    """
+    votes: dict[str, list[float]] = defaultdict(list)
+    judges: set[str] = set()
+    sides = {evaluation.candidate_id, evaluation.champion_id}
+    rows = (
+        Preference.objects.usable()
+        .filter(
+            project=evaluation.project,
+            prompt_id__in=evaluation.prompt_ids,
+            candidates__completion__version_id=evaluation.candidate_id,
+        )
+        .distinct()
+        .order_by("id")
+        .prefetch_related("candidates__completion")
+    )
+    for row in rows:
+        ranks: dict[UUID | None, list[int]] = defaultdict(list)
+        for shown in row.candidates.all():
+            if shown.completion.version_id in sides and shown.completion.is_judgeable:
+                ranks[shown.completion.version_id].append(shown.rank or 0)
+        if len(ranks) != 2:
+            continue
+        candidate, champion = (min(ranks[id_]) for id_ in (evaluation.candidate_id, evaluation.champion_id))
+        score = 0.5 if row.all_bad else battle_score(candidate, champion)
+        votes[str(row.prompt_id)].append(score)
+        judges.add(row.judge)
+    return votes, judges
+
+
+def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
+    """Each gate prompt's latest whole answer by the version."""
+    rows = (
+        Completion.objects.judgeable()
+        .filter(version=version, prompt_id__in=evaluation.prompt_ids)
+        .exclude(state=Completion.State.STOPPED)
+        .order_by("id")
+    )
+    latest = {
+        row.prompt_id: GateAnswer(
+            text=row.text,
+            finish_reason=row.finish_reason,
+            tokens_out=row.tokens_out,
+            ttft_ms=row.ttft_ms,
+            total_ms=row.total_ms,
+        )
+        for row in rows
+    }
+    return list(latest.values())
