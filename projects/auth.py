@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -18,6 +20,7 @@ from projects.errors import Forbidden, NotAuthenticated
 from projects.models import ApiKey
 
 LAST_USED_EVERY = timedelta(minutes=1)
+_KEY = re.compile(r"rk_(?P<prefix>[A-Za-z0-9]{1,12})_[A-Za-z0-9_-]{1,100}")
 
 
 def authenticate_key(request: HttpRequest, *, scope: str) -> ApiKey:
@@ -25,11 +28,7 @@ def authenticate_key(request: HttpRequest, *, scope: str) -> ApiKey:
 
     Keys are taken from that one header only: a key in a URL ends in logs.
     """
-    header = request.headers.get("Authorization", "")
-    kind, _, value = header.partition(" ")
-    if kind.lower() != "bearer" or not value.strip() or "," in value:
-        raise NotAuthenticated()
-    key = find_key(value.strip())
+    key = find_key(_bearer(request.headers.get("Authorization", "")))
     if scope not in key.scopes:
         raise Forbidden(f"This key lacks the scope {scope}.")
     return key
@@ -37,10 +36,10 @@ def authenticate_key(request: HttpRequest, *, scope: str) -> ApiKey:
 
 def find_key(value: str) -> ApiKey:
     """The stored key with this value, its last use noted. Raises NotAuthenticated."""
-    parts = value.split("_", 2)
-    if len(parts) != 3 or parts[0] != "rk":
+    form = _KEY.fullmatch(value)
+    if form is None:
         raise NotAuthenticated()
-    key = ApiKey.objects.select_related("project").filter(prefix=parts[1]).first()
+    key = ApiKey.objects.select_related("project").filter(prefix=form["prefix"]).first()
     if key is None or not hmac.compare_digest(key.digest, ApiKey.hash_key(value)) or not key.is_usable:
         raise NotAuthenticated()
     now = timezone.now()
@@ -50,6 +49,14 @@ def find_key(value: str) -> ApiKey:
     return key
 
 
+def _bearer(header: str) -> str:
+    """What follows `Bearer`. Two headers arrive as one with a comma, and no key has a comma."""
+    kind, _, value = header.partition(" ")
+    if kind.lower() != "bearer":
+        raise NotAuthenticated()
+    return value.strip()
+
+
 class ApiKeyAuthentication(BaseAuthentication):
     """DRF: `request.auth` is the ApiKey; there is no user behind a program."""
 
@@ -57,10 +64,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         header = request.headers.get("Authorization", "")
         if not header:
             return None
-        kind, _, value = header.partition(" ")
-        if kind.lower() != "bearer":
-            raise NotAuthenticated()
-        return None, find_key(value.strip())
+        return None, find_key(_bearer(header))
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
@@ -72,7 +76,10 @@ class HasScope(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         if not isinstance(request.auth, ApiKey):
             raise NotAuthenticated()
-        needed = getattr(view, "scopes", {}).get(request.method)
+        method = "GET" if request.method == "HEAD" else str(request.method)
+        if method == "OPTIONS" or not hasattr(view, method.lower()):
+            raise MethodNotAllowed(method)
+        needed = getattr(view, "scopes", {}).get(method)
         if needed is None or needed not in request.auth.scopes:
             raise Forbidden(f"This key lacks the scope {needed}." if needed else None)
         return True

@@ -1,23 +1,37 @@
 """Strict request bodies: JSON without surprises, then a pydantic model in strict mode.
 
 Refused with a 4xx and a sentence: truncated JSON, NaN and infinities, duplicate keys, deep nesting, numbers
-of thousands of digits, lone surrogates, NUL, unknown fields, wrong types, oversized bodies.
+of thousands of digits, lone surrogates, NUL, unknown fields, wrong types, oversized and compressed bodies.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import IO, Any, TypeVar
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from itertools import accumulate
+from typing import IO, Annotated, Any, TypeVar
+from uuid import UUID
 
 from django.conf import settings
-from pydantic import BaseModel, ConfigDict, ValidationError
+from django.utils.dateparse import parse_datetime
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from rest_framework.parsers import BaseParser
 
-from projects.errors import Invalid, Malformed, TooLarge
+from projects.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 
 MAX_DEPTH = 32
-Body = TypeVar("Body", bound="StrictBody")
+MAX_INT_DIGITS = 20
+MAX_FLOAT_DIGITS = 400
+Body = TypeVar("Body", bound=BaseModel)
+
+# A string, also one that never ends; possessive, so that no input makes it look twice.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEP = {byte: 1 if byte in b"[{" else -1 for byte in b"[]{}"}
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class StrictBody(BaseModel):
@@ -32,6 +46,35 @@ class LenientBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
+def read_uuid(value: object) -> UUID:
+    """The UUID in its usual form with four hyphens. Raises ValueError."""
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise ValueError("must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
+    return UUID(value)
+
+
+def read_uuid7(value: object) -> UUID:
+    """A UUID of version 7, which sorts by its time. Raises ValueError."""
+    found = read_uuid(value)
+    if found.version != 7:
+        raise ValueError("must be a UUIDv7")
+    return found
+
+
+def read_time(value: object) -> datetime:
+    """An ISO 8601 time with its offset from UTC. Raises ValueError."""
+    found = parse_datetime(value) if isinstance(value, str) else None
+    if found is None or found.tzinfo is None:
+        raise ValueError("must be an ISO 8601 time with an offset, such as 2026-01-31T12:00:00Z")
+    return found
+
+
+# JSON has no ids and times, so a strict model takes them from text through these.
+Id = Annotated[UUID, BeforeValidator(read_uuid)]
+NewId = Annotated[UUID, BeforeValidator(read_uuid7)]
+Time = Annotated[datetime, BeforeValidator(read_time)]
+
+
 class StrictJSONParser(BaseParser):
     media_type = "application/json"
 
@@ -41,8 +84,34 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        raw = stream.read(settings.MAX_BODY_BYTES + 1)
-        return parse_json(raw)
+        _refuse_compressed(parser_context)
+        return parse_json(stream.read(settings.MAX_BODY_BYTES + 1))
+
+
+class NDJSONParser(BaseParser):
+    """A JSON value a line. `request.data` is an iterator of lines, so that memory stays constant."""
+
+    media_type = "application/x-ndjson"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Mapping[str, Any] | None = None,
+    ) -> Any:
+        _refuse_compressed(parser_context)
+        return read_lines(stream, limit=settings.MAX_BODY_BYTES)
+
+
+def read_lines(stream: IO[bytes], *, limit: int) -> Iterator[bytes | None]:
+    """The lines without their ends; None for one that is longer than `limit` bytes."""
+    while line := stream.readline(limit + 1):
+        if line.endswith(b"\n") or len(line) <= limit:
+            yield line.rstrip(b"\r\n")
+        else:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(limit)
+            yield None
 
 
 def parse_json(raw: bytes) -> Any:
@@ -53,7 +122,7 @@ def parse_json(raw: bytes) -> Any:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Malformed(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from error
-    _refuse_depth(text)
+    _refuse_depth(raw)
     try:
         value = json.loads(
             text,
@@ -62,7 +131,7 @@ def parse_json(raw: bytes) -> Any:
             parse_int=_parse_int,
             parse_float=_parse_float,
         )
-    except (json.JSONDecodeError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise Malformed(f"The body is not valid JSON: {error}.") from error
     _refuse_bad_text(value)
     return value
@@ -74,10 +143,21 @@ def parse_body(model: type[Body], value: Any) -> Body:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        message = f"{param}: {first['msg']}." if param else f"{first['msg']}."
+        # A client can send a key of any length; the message repeats only its beginning.
+        param = ".".join(str(part)[:80] for part in first["loc"]) or None
+        said = first["msg"].removeprefix("Value error, ")
+        if not param:
+            said = "The body must be an object" if first["type"] == "model_type" else said
+        message = f"{param}: {said}." if param else f"{said}."
         code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_value"
         raise Invalid(message, param=param, code=code) from error
+
+
+def _refuse_compressed(parser_context: Mapping[str, Any] | None) -> None:
+    request = (parser_context or {}).get("request")
+    encoding = request.headers.get("Content-Encoding", "") if request is not None else ""
+    if encoding.lower() not in ("", "identity"):
+        raise UnsupportedMedia("Send the body without Content-Encoding.", code="unsupported_encoding")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -86,7 +166,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise Malformed(f"The key {key!r} stands twice in one object.", code="duplicate_key")
+                raise Malformed(f"The key {key[:80]!r} stands twice in one object.", code="duplicate_key")
             seen.add(key)
     return result
 
@@ -96,45 +176,29 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _parse_int(digits: str) -> int:
-    if len(digits) > 20:
+    if len(digits) > MAX_INT_DIGITS:
         raise Malformed("A number has too many digits.", code="number_too_large")
     return int(digits)
 
 
 def _parse_float(digits: str) -> float:
-    value = float(digits) if len(digits) <= 400 else float("inf")
+    value = float(digits) if len(digits) <= MAX_FLOAT_DIGITS else float("inf")
     if value in (float("inf"), float("-inf")):
         raise Malformed("A number is too large.", code="number_too_large")
     return value
 
 
-def _refuse_depth(text: str) -> None:
+def _refuse_depth(raw: bytes) -> None:
     """Nesting is counted before parsing: the parser itself recurses."""
-    depth, in_string, escaped = 0, False, False
-    for character in text:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise Malformed(
-                    f"The body is nested deeper than {MAX_DEPTH} levels.", code="nested_too_deeply"
-                )
-        elif character in "]}":
-            depth -= 1
+    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise Malformed(f"The body is nested deeper than {MAX_DEPTH} levels.", code="nested_too_deeply")
 
 
 def _refuse_bad_text(value: Any) -> None:
     """NUL and lone surrogates cannot be stored as text."""
     if isinstance(value, str):
-        if "\x00" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if _UNSTORABLE.search(value):
             raise Malformed("A text holds NUL or half a character.", code="invalid_text")
     elif isinstance(value, list):
         for item in value:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, RequestDataTooBig
-from django.db import DatabaseError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, JsonResponse
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from rest_framework import exceptions as drf
 from rest_framework.response import Response
 
@@ -91,6 +91,12 @@ class TooLarge(Problem):
     message = "The body is too large."
 
 
+class UnsupportedMedia(Problem):
+    status = 415
+    code = "unsupported_media_type"
+    message = "Send the body as application/json."
+
+
 class TooMany(Problem):
     status = 429
     type = "rate_limit_error"
@@ -147,6 +153,10 @@ def as_problem(error: Exception) -> Problem | None:
         return NotFound()
     if isinstance(error, RequestDataTooBig):
         return TooLarge()
+    if isinstance(error, SuspiciousOperation):
+        return Problem()
+    if isinstance(error, UnreadablePostError):
+        return Malformed("The body broke off.")
     if isinstance(error, drf.NotAuthenticated | drf.AuthenticationFailed):
         return NotAuthenticated()
     if isinstance(error, PermissionDenied | drf.PermissionDenied):
@@ -154,7 +164,7 @@ def as_problem(error: Exception) -> Problem | None:
     if isinstance(error, drf.MethodNotAllowed):
         return _with_status(405, "method_not_allowed", str(error.detail))
     if isinstance(error, drf.UnsupportedMediaType):
-        return _with_status(415, "unsupported_media_type", "Send the body as application/json.")
+        return UnsupportedMedia()
     if isinstance(error, drf.NotAcceptable):
         return _with_status(406, "not_acceptable", "Answers are application/json.")
     if isinstance(error, drf.APIException) and error.status_code < 500:
@@ -168,6 +178,9 @@ def as_problem(error: Exception) -> Problem | None:
 
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook. Unknown exceptions go on to ErrorShapeMiddleware, which logs them."""
+    if isinstance(error, drf.UnsupportedMediaType):
+        wanted = " or ".join(parser.media_type for parser in context["view"].parser_classes)
+        error = UnsupportedMedia(f"Send the body as {wanted}.")
     problem = as_problem(error)
     if problem is None:
         return None
@@ -184,6 +197,5 @@ def _with_status(status: int, code: str, message: str) -> Problem:
 
 
 def _is_pool_timeout(error: Exception) -> bool:
-    # psycopg_pool.PoolTimeout reaches us bare or as the cause of a DatabaseError.
-    names = {type(error).__name__, type(error.__cause__).__name__}
-    return "PoolTimeout" in names and isinstance(error, DatabaseError | Exception)
+    # psycopg_pool.PoolTimeout reaches us bare or as the cause of a DatabaseError; SQLite has no such module.
+    return "PoolTimeout" in {type(error).__name__, type(error.__cause__).__name__}

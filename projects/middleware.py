@@ -10,11 +10,11 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from projects.error_pages import error_page
-from projects.errors import Problem, as_problem, json_error
+from projects.errors import NotFound, Problem, as_problem, json_error
 from projects.ids import uuid7
 
 logger = logging.getLogger(__name__)
-_SAFE_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 GetResponse = Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]
 
 
@@ -54,7 +54,7 @@ class RequestIdMiddleware(_Middleware):
 
     def before(self, request: HttpRequest) -> None:
         given = request.headers.get("X-Request-Id", "")
-        request.request_id = given if _SAFE_ID.match(given) else str(uuid7())  # type: ignore[attr-defined]
+        request.request_id = given if _SAFE_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
@@ -77,12 +77,24 @@ class ErrorShapeMiddleware(_Middleware):
             ("application/json", "text/event-stream")
         )
         if response.status_code >= 400 and is_program(request) and not is_ours and not response.streaming:
-            problem = Problem(response.reason_phrase, code=f"http_{response.status_code}")
-            problem.status = response.status_code
-            if response.status_code == 404:
-                problem.code, problem.type = "not_found", "not_found_error"
-            return json_error(request, problem)
+            shaped = json_error(request, _problem_of(response))
+            if "Allow" in response.headers:
+                shaped["Allow"] = response["Allow"]
+            return shaped
         return response
+
+
+def _problem_of(response: HttpResponseBase) -> Problem:
+    """What one of Django's own error answers says."""
+    problem = Problem(f"{response.reason_phrase}.", code=f"http_{response.status_code}")
+    if response.status_code == 404:
+        problem = NotFound("There is nothing at this address.")
+    elif response.status_code == 405:
+        problem.code = "method_not_allowed"
+    elif response.status_code >= 500:
+        problem.type = "server_error"
+    problem.status = response.status_code
+    return problem
 
 
 def is_program(request: HttpRequest) -> bool:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from inference.models import Completion, Conversation, Prompt, Version
@@ -112,17 +111,17 @@ class Cast:
         return prompt, made
 
     # --- the REST API ---------------------------------------------------------------------------------
-    def get(self, path: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> HttpResponse:
+    def get(self, path: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> Any:
         return self._client().get(_url(path), params or {}, headers=self.auth(key))
 
-    def post(self, path: str, body: Any = None, *, key: str | None = None, **extra: Any) -> HttpResponse:
+    def post(self, path: str, body: Any = None, *, key: str | None = None, **extra: Any) -> Any:
         """`body` is sent as JSON; bytes are sent as they are."""
         raw = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
         content_type = extra.pop("content_type", "application/json")
         headers = {**self.auth(key), **extra.pop("headers", {})}
         return self._client().post(_url(path), raw, content_type=content_type, headers=headers, **extra)
 
-    def delete(self, path: str, *, key: str | None = None) -> HttpResponse:
+    def delete(self, path: str, *, key: str | None = None) -> Any:
         return self._client().delete(_url(path), headers=self.auth(key))
 
     def auth(self, key: str | None = None) -> dict[str, str]:
@@ -135,7 +134,7 @@ class Cast:
         return Client(raise_request_exception=False)
 
 
-def error_of(response: HttpResponse) -> dict[str, Any]:
+def error_of(response: Any) -> dict[str, Any]:
     """The error object, after checking that it has the one shape."""
     assert response.headers["Content-Type"].startswith("application/json"), response.content[:500]
     error = json.loads(response.content)["error"]

@@ -9,218 +9,577 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('inference', '0001_initial'),
-        ('projects', '0001_initial'),
+        ("inference", "0001_initial"),
+        ("projects", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Preference',
+            name="Preference",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('subject', models.CharField(blank=True, max_length=200)),
-                ('judge', models.CharField(editable=False, max_length=260)),
-                ('source', models.CharField(choices=[('ui', 'page'), ('api', 'API')], max_length=3)),
-                ('seconds_spent', models.FloatField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('guideline_version', models.PositiveIntegerField(default=1)),
-                ('body_digest', models.CharField(editable=False, help_text='sha256 of the request, for replays.', max_length=64)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('superseded', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('retracted', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('candidate_set', models.CharField(editable=False, max_length=64)),
-                ('all_bad', models.BooleanField(default=False)),
-                ('strength', models.PositiveSmallIntegerField(blank=True, help_text='1 slight to 3 strong.', null=True)),
-                ('comment', models.TextField(blank=True)),
-                ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='projects.apikey')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='projects.project')),
-                ('prompt', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='preferences', to='inference.prompt')),
-                ('rater', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to=settings.AUTH_USER_MODEL)),
-                ('supersedes', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='feedback.preference')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("subject", models.CharField(blank=True, max_length=200)),
+                ("judge", models.CharField(editable=False, max_length=260)),
+                ("source", models.CharField(choices=[("ui", "page"), ("api", "API")], max_length=3)),
+                (
+                    "seconds_spent",
+                    models.FloatField(
+                        blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                ("guideline_version", models.PositiveIntegerField(default=1)),
+                (
+                    "body_digest",
+                    models.CharField(
+                        editable=False, help_text="sha256 of the request, for replays.", max_length=64
+                    ),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("superseded", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("retracted", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("candidate_set", models.CharField(editable=False, max_length=64)),
+                ("all_bad", models.BooleanField(default=False)),
+                (
+                    "strength",
+                    models.PositiveSmallIntegerField(
+                        blank=True, help_text="1 slight to 3 strong.", null=True
+                    ),
+                ),
+                ("comment", models.TextField(blank=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="projects.apikey",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
+                (
+                    "prompt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="preferences",
+                        to="inference.prompt",
+                    ),
+                ),
+                (
+                    "rater",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="%(class)ss",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "supersedes",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="feedback.preference",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
-                'abstract': False,
+                "ordering": ["-id"],
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Candidate',
+            name="Candidate",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveSmallIntegerField(help_text='0 is the left or first one shown.')),
-                ('rank', models.PositiveSmallIntegerField(blank=True, help_text='Empty when all are bad.', null=True)),
-                ('completion', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='candidacies', to='inference.completion')),
-                ('preference', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='candidates', to='feedback.preference')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("position", models.PositiveSmallIntegerField(help_text="0 is the left or first one shown.")),
+                (
+                    "rank",
+                    models.PositiveSmallIntegerField(
+                        blank=True, help_text="Empty when all are bad.", null=True
+                    ),
+                ),
+                (
+                    "completion",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="candidacies",
+                        to="inference.completion",
+                    ),
+                ),
+                (
+                    "preference",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="candidates",
+                        to="feedback.preference",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['position'],
+                "ordering": ["position"],
             },
         ),
         migrations.CreateModel(
-            name='Rating',
+            name="Rating",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('subject', models.CharField(blank=True, max_length=200)),
-                ('judge', models.CharField(editable=False, max_length=260)),
-                ('source', models.CharField(choices=[('ui', 'page'), ('api', 'API')], max_length=3)),
-                ('seconds_spent', models.FloatField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('guideline_version', models.PositiveIntegerField(default=1)),
-                ('body_digest', models.CharField(editable=False, help_text='sha256 of the request, for replays.', max_length=64)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('superseded', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('retracted', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('aspect', models.CharField(default='thumbs', max_length=40)),
-                ('value', models.SmallIntegerField()),
-                ('reasons', models.JSONField(default=list)),
-                ('comment', models.TextField(blank=True)),
-                ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='projects.apikey')),
-                ('completion', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ratings', to='inference.completion')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='projects.project')),
-                ('rater', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to=settings.AUTH_USER_MODEL)),
-                ('supersedes', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='feedback.rating')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("subject", models.CharField(blank=True, max_length=200)),
+                ("judge", models.CharField(editable=False, max_length=260)),
+                ("source", models.CharField(choices=[("ui", "page"), ("api", "API")], max_length=3)),
+                (
+                    "seconds_spent",
+                    models.FloatField(
+                        blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                ("guideline_version", models.PositiveIntegerField(default=1)),
+                (
+                    "body_digest",
+                    models.CharField(
+                        editable=False, help_text="sha256 of the request, for replays.", max_length=64
+                    ),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("superseded", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("retracted", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("aspect", models.CharField(default="thumbs", max_length=40)),
+                ("value", models.SmallIntegerField()),
+                ("reasons", models.JSONField(default=list)),
+                ("comment", models.TextField(blank=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="projects.apikey",
+                    ),
+                ),
+                (
+                    "completion",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="ratings",
+                        to="inference.completion",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
+                (
+                    "rater",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="%(class)ss",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "supersedes",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="feedback.rating",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
-                'abstract': False,
+                "ordering": ["-id"],
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Task',
+            name="Task",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('candidate_set', models.CharField(editable=False, max_length=64)),
-                ('overlap', models.PositiveSmallIntegerField(default=1, help_text='How many raters answer it.')),
-                ('done', models.PositiveSmallIntegerField(default=0)),
-                ('priority', models.SmallIntegerField(default=0, help_text="Higher first: the gate's battles before the rest.")),
-                ('is_open', models.BooleanField(default=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('completions', models.ManyToManyField(related_name='tasks', to='inference.completion')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tasks', to='projects.project')),
-                ('prompt', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tasks', to='inference.prompt')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("candidate_set", models.CharField(editable=False, max_length=64)),
+                (
+                    "overlap",
+                    models.PositiveSmallIntegerField(default=1, help_text="How many raters answer it."),
+                ),
+                ("done", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "priority",
+                    models.SmallIntegerField(
+                        default=0, help_text="Higher first: the gate's battles before the rest."
+                    ),
+                ),
+                ("is_open", models.BooleanField(default=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("completions", models.ManyToManyField(related_name="tasks", to="inference.completion")),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tasks",
+                        to="projects.project",
+                    ),
+                ),
+                (
+                    "prompt",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tasks",
+                        to="inference.prompt",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-priority', 'id'],
+                "ordering": ["-priority", "id"],
             },
         ),
         migrations.CreateModel(
-            name='Assignment',
+            name="Assignment",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('state', models.CharField(choices=[('leased', 'leased'), ('done', 'done'), ('skipped', 'skipped')], default='leased', max_length=7)),
-                ('shown', models.JSONField(help_text='Completion ids, left to right, as shuffled by the server.')),
-                ('skip_reason', models.CharField(blank=True, max_length=200)),
-                ('lease_until', models.DateTimeField()),
-                ('closed', models.DateTimeField(blank=True, null=True)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('rater', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='assignments', to=settings.AUTH_USER_MODEL)),
-                ('preference', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='feedback.preference')),
-                ('task', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='assignments', to='feedback.task')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("leased", "leased"), ("done", "done"), ("skipped", "skipped")],
+                        default="leased",
+                        max_length=7,
+                    ),
+                ),
+                (
+                    "shown",
+                    models.JSONField(help_text="Completion ids, left to right, as shuffled by the server."),
+                ),
+                ("skip_reason", models.CharField(blank=True, max_length=200)),
+                ("lease_until", models.DateTimeField()),
+                ("closed", models.DateTimeField(blank=True, null=True)),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                (
+                    "rater",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="assignments",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "preference",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="feedback.preference",
+                    ),
+                ),
+                (
+                    "task",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="assignments",
+                        to="feedback.task",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Correction',
+            name="Correction",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('subject', models.CharField(blank=True, max_length=200)),
-                ('judge', models.CharField(editable=False, max_length=260)),
-                ('source', models.CharField(choices=[('ui', 'page'), ('api', 'API')], max_length=3)),
-                ('seconds_spent', models.FloatField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('guideline_version', models.PositiveIntegerField(default=1)),
-                ('body_digest', models.CharField(editable=False, help_text='sha256 of the request, for replays.', max_length=64)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('superseded', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('retracted', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('text', models.TextField()),
-                ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='projects.apikey')),
-                ('completion', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='corrections', to='inference.completion')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='projects.project')),
-                ('rater', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to=settings.AUTH_USER_MODEL)),
-                ('supersedes', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='feedback.correction')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("subject", models.CharField(blank=True, max_length=200)),
+                ("judge", models.CharField(editable=False, max_length=260)),
+                ("source", models.CharField(choices=[("ui", "page"), ("api", "API")], max_length=3)),
+                (
+                    "seconds_spent",
+                    models.FloatField(
+                        blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                ("guideline_version", models.PositiveIntegerField(default=1)),
+                (
+                    "body_digest",
+                    models.CharField(
+                        editable=False, help_text="sha256 of the request, for replays.", max_length=64
+                    ),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("superseded", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("retracted", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("text", models.TextField()),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="projects.apikey",
+                    ),
+                ),
+                (
+                    "completion",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="corrections",
+                        to="inference.completion",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
+                (
+                    "rater",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="%(class)ss",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "supersedes",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="feedback.correction",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
-                'abstract': False,
-                'indexes': [models.Index(fields=['project', '-created'], name='correction_by_time')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('retracted', None), ('superseded', None)), fields=('completion', 'judge'), name='correction_stands_once')],
+                "ordering": ["-id"],
+                "abstract": False,
+                "indexes": [models.Index(fields=["project", "-created"], name="correction_by_time")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("retracted", None), ("superseded", None)),
+                        fields=("completion", "judge"),
+                        name="correction_stands_once",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Flag',
+            name="Flag",
             fields=[
-                ('id', models.UUIDField(default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('subject', models.CharField(blank=True, max_length=200)),
-                ('judge', models.CharField(editable=False, max_length=260)),
-                ('source', models.CharField(choices=[('ui', 'page'), ('api', 'API')], max_length=3)),
-                ('seconds_spent', models.FloatField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)])),
-                ('guideline_version', models.PositiveIntegerField(default=1)),
-                ('body_digest', models.CharField(editable=False, help_text='sha256 of the request, for replays.', max_length=64)),
-                ('created', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
-                ('superseded', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('retracted', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('reason', models.CharField(choices=[('unsafe', 'unsafe'), ('private', 'private'), ('spam', 'spam'), ('broken', 'broken')], max_length=10)),
-                ('comment', models.TextField(blank=True)),
-                ('api_key', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='projects.apikey')),
-                ('completion', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='flags', to='inference.completion')),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='projects.project')),
-                ('rater', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to=settings.AUTH_USER_MODEL)),
-                ('supersedes', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='feedback.flag')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=projects.ids.uuid7, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("subject", models.CharField(blank=True, max_length=200)),
+                ("judge", models.CharField(editable=False, max_length=260)),
+                ("source", models.CharField(choices=[("ui", "page"), ("api", "API")], max_length=3)),
+                (
+                    "seconds_spent",
+                    models.FloatField(
+                        blank=True, null=True, validators=[django.core.validators.MinValueValidator(0)]
+                    ),
+                ),
+                ("guideline_version", models.PositiveIntegerField(default=1)),
+                (
+                    "body_digest",
+                    models.CharField(
+                        editable=False, help_text="sha256 of the request, for replays.", max_length=64
+                    ),
+                ),
+                ("created", models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ("superseded", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("retracted", models.DateTimeField(blank=True, editable=False, null=True)),
+                (
+                    "reason",
+                    models.CharField(
+                        choices=[
+                            ("unsafe", "unsafe"),
+                            ("private", "private"),
+                            ("spam", "spam"),
+                            ("broken", "broken"),
+                        ],
+                        max_length=10,
+                    ),
+                ),
+                ("comment", models.TextField(blank=True)),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="projects.apikey",
+                    ),
+                ),
+                (
+                    "completion",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="flags",
+                        to="inference.completion",
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
+                (
+                    "rater",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="%(class)ss",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "supersedes",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="feedback.flag",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
-                'abstract': False,
-                'indexes': [models.Index(fields=['project', '-created'], name='flag_by_time')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('retracted', None), ('superseded', None)), fields=('completion', 'reason', 'judge'), name='flag_stands_once')],
+                "ordering": ["-id"],
+                "abstract": False,
+                "indexes": [models.Index(fields=["project", "-created"], name="flag_by_time")],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("retracted", None), ("superseded", None)),
+                        fields=("completion", "reason", "judge"),
+                        name="flag_stands_once",
+                    )
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='preference',
-            index=models.Index(fields=['project', '-created'], name='preference_by_time'),
+            model_name="preference",
+            index=models.Index(fields=["project", "-created"], name="preference_by_time"),
         ),
         migrations.AddConstraint(
-            model_name='preference',
-            constraint=models.UniqueConstraint(condition=models.Q(('retracted', None), ('superseded', None)), fields=('candidate_set', 'judge'), name='preference_stands_once'),
+            model_name="preference",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("retracted", None), ("superseded", None)),
+                fields=("candidate_set", "judge"),
+                name="preference_stands_once",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='preference',
-            constraint=models.CheckConstraint(condition=models.Q(('strength', None), models.Q(('strength__gte', 1), ('strength__lte', 3)), _connector='OR'), name='preference_strength_1_to_3'),
+            model_name="preference",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("strength", None), models.Q(("strength__gte", 1), ("strength__lte", 3)), _connector="OR"
+                ),
+                name="preference_strength_1_to_3",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='candidate',
-            constraint=models.UniqueConstraint(fields=('preference', 'completion'), name='candidate_once'),
+            model_name="candidate",
+            constraint=models.UniqueConstraint(fields=("preference", "completion"), name="candidate_once"),
         ),
         migrations.AddConstraint(
-            model_name='candidate',
-            constraint=models.UniqueConstraint(fields=('preference', 'position'), name='candidate_position_once'),
+            model_name="candidate",
+            constraint=models.UniqueConstraint(
+                fields=("preference", "position"), name="candidate_position_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='rating',
-            index=models.Index(fields=['project', '-created'], name='rating_by_time'),
+            model_name="rating",
+            index=models.Index(fields=["project", "-created"], name="rating_by_time"),
         ),
         migrations.AddConstraint(
-            model_name='rating',
-            constraint=models.UniqueConstraint(condition=models.Q(('retracted', None), ('superseded', None)), fields=('completion', 'aspect', 'judge'), name='rating_stands_once'),
+            model_name="rating",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("retracted", None), ("superseded", None)),
+                fields=("completion", "aspect", "judge"),
+                name="rating_stands_once",
+            ),
         ),
         migrations.AddIndex(
-            model_name='task',
-            index=models.Index(condition=models.Q(('is_open', True)), fields=['project', '-priority', 'id'], name='task_open_in_order'),
+            model_name="task",
+            index=models.Index(
+                condition=models.Q(("is_open", True)),
+                fields=["project", "-priority", "id"],
+                name="task_open_in_order",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='task',
-            constraint=models.UniqueConstraint(fields=('project', 'candidate_set'), name='task_asks_once'),
+            model_name="task",
+            constraint=models.UniqueConstraint(fields=("project", "candidate_set"), name="task_asks_once"),
         ),
         migrations.AddIndex(
-            model_name='assignment',
-            index=models.Index(fields=['rater', '-closed'], name='assignment_of_rater'),
+            model_name="assignment",
+            index=models.Index(fields=["rater", "-closed"], name="assignment_of_rater"),
         ),
         migrations.AddConstraint(
-            model_name='assignment',
-            constraint=models.UniqueConstraint(fields=('task', 'rater'), name='assignment_once_a_rater'),
+            model_name="assignment",
+            constraint=models.UniqueConstraint(fields=("task", "rater"), name="assignment_once_a_rater"),
         ),
     ]

@@ -242,8 +242,8 @@ def _locked(task_id: UUID) -> Task:
 
 def _same_answer(first: Preference, ranks: list[int] | None) -> Preference:
     """A button pressed twice. Raises AlreadyJudged when the second answer is another one."""
-    given = [side.rank for side in first.candidates.order_by("position")]
-    if given != (ranks or [None, None]):
+    given = [side.rank for side in first.candidates.order_by("position") if side.rank is not None]
+    if given != (ranks or []):
         raise AlreadyJudged(first.pk)
     return first
 

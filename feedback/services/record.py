@@ -212,10 +212,10 @@ def _first(model: type[Row], project: Project, digest: str, common: Common) -> R
     kind = _kind_of(feedback_id)
     if kind is None:
         return None
-    row = model.objects.filter(pk=feedback_id, project=project, body_digest=digest).first()
-    if row is None:
+    first: Row | None = model.objects.filter(pk=feedback_id, project=project, body_digest=digest).first()
+    if first is None:
         raise IdReused(param="id")
-    return row
+    return first
 
 
 def _kind_of(feedback_id: UUID) -> str | None:

@@ -1,0 +1,146 @@
+"""Prompts by REST: import as NDJSON, list, and look at one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from feedback.api.answers import ErrorSerializer, PromptSerializer, PromptsImportedSerializer, list_of
+from feedback.api.bodies import PromptLine
+from inference.models import Prompt
+from inference.services.prompts import record_prompt
+from projects.bodies import NDJSONParser, parse_body, parse_json, read_uuid
+from projects.errors import Invalid, NotFound, Problem
+from projects.models import Project
+from projects.rest import MAX_LIMIT, Paging, key_of, read_query
+
+LINES_A_TRANSACTION = 100
+ERRORS_SHOWN = 100
+
+
+class ImportPrompts(APIView):
+    """One prompt a line. The same messages are one prompt, so that sending a file again changes nothing."""
+
+    scopes = {"POST": "feedback:write"}
+    parser_classes = [NDJSONParser]
+
+    @extend_schema(
+        operation_id="import_prompts",
+        request={"application/x-ndjson": PromptLine},
+        responses={200: PromptsImportedSerializer, 400: ErrorSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        read_query(request)
+        project = key_of(request).project
+        if not request.data:
+            raise Invalid("There is no line in the body. Send one JSON object a line.", code="empty_batch")
+        lines = ((place, line) for place, line in enumerate(request.data, start=1) if line != b"")
+        done = _Import(project)
+        while chunk := list(islice(lines, LINES_A_TRANSACTION)):
+            with transaction.atomic():
+                done.take(chunk)
+        if not (done.created or done.existing or done.failed):
+            raise Invalid("There is no line in the body. Send one JSON object a line.", code="empty_batch")
+        return Response(PromptsImportedSerializer(done).data)
+
+
+class _Import:
+    """Counts of what became of the lines. Memory stays constant: only the first errors are kept."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.created = self.existing = self.failed = 0
+        self.errors: list[dict[str, Any]] = []
+
+    def take(self, lines: list[tuple[int, bytes | None]]) -> None:
+        for place, line in lines:
+            try:
+                is_new = self._record(line)
+            except Problem as problem:
+                self.failed += 1
+                if len(self.errors) < ERRORS_SHOWN:
+                    self.errors.append({"line": place, "code": problem.code, "message": problem.message})
+            else:
+                self.created += is_new
+                self.existing += not is_new
+
+    def _record(self, line: bytes | None) -> bool:
+        if line is None:
+            raise Invalid("The line is too long.", code="line_too_long")
+        body = parse_body(PromptLine, parse_json(line))
+        _, is_new = record_prompt(
+            project=self.project,
+            messages=[message.model_dump() for message in body.messages],
+            external_id=body.external_id,
+            tags=body.tags,
+        )
+        return is_new
+
+
+class ListPrompts(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="list_prompts",
+        parameters=[
+            OpenApiParameter("split", enum=Prompt.Split.values),
+            OpenApiParameter("ids", description=f"Up to {MAX_LIMIT} ids with commas between them."),
+            OpenApiParameter("external_id"),
+            OpenApiParameter("limit", int),
+            OpenApiParameter("cursor"),
+        ],
+        responses=list_of(PromptSerializer, "Prompt"),
+    )
+    def get(self, request: Request) -> Response:
+        key = key_of(request)
+        query = read_query(request, "split", "ids", "external_id", "limit", "cursor")
+        paging = Paging.read(query, name="prompts", key=key)
+        prompts = Prompt.objects.filter(project=key.project_id, **_filters(query))
+        rows = paging.rows(prompts, "id")
+        return Response(
+            paging.answer(rows, "id", as_data=lambda items: PromptSerializer(items, many=True).data)
+        )
+
+
+class ShowPrompt(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(operation_id="show_prompt", responses={200: PromptSerializer, 404: ErrorSerializer})
+    def get(self, request: Request, prompt_id: UUID) -> Response:
+        read_query(request)
+        prompt = Prompt.objects.filter(project=key_of(request).project_id, pk=prompt_id).first()
+        if prompt is None:
+            raise NotFound("There is no such prompt in this project.")
+        return Response(PromptSerializer(prompt).data)
+
+
+def _filters(query: dict[str, str]) -> dict[str, Any]:
+    filters: dict[str, Any] = {}
+    if "split" in query:
+        if query["split"] not in Prompt.Split.values:
+            raise Invalid(f"split must be one of {', '.join(Prompt.Split.values)}.", param="split")
+        filters["split"] = query["split"]
+    if "ids" in query:
+        filters["pk__in"] = list(_ids(query["ids"]))
+    if "external_id" in query:
+        filters["external_id"] = query["external_id"]
+    return filters
+
+
+def _ids(text: str) -> Iterator[UUID]:
+    parts = text.split(",")
+    if len(parts) > MAX_LIMIT:
+        raise Invalid(f"Ask for at most {MAX_LIMIT} ids at a time.", param="ids")
+    for part in parts:
+        try:
+            yield read_uuid(part)
+        except ValueError as error:
+            raise Invalid(f"ids: {part[:80]!r} {error}.", param="ids") from error

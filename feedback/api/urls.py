@@ -1,0 +1,17 @@
+"""Addresses of prompts, completions and feedback by REST."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from feedback.api import completions, judgements, prompts
+from projects.rest import at_one_path
+
+urlpatterns = [
+    path("prompts", at_one_path(prompts.ImportPrompts, prompts.ListPrompts).as_view()),
+    path("prompts/<uuid:prompt_id>", prompts.ShowPrompt.as_view()),
+    path("completions", at_one_path(completions.CreateCompletion, completions.ListCompletions).as_view()),
+    path("feedback", at_one_path(judgements.CreateFeedback, judgements.ListFeedback).as_view()),
+    path("feedback/batch", judgements.CreateFeedbackBatch.as_view()),
+    path("feedback/<uuid:feedback_id>", judgements.RetractFeedback.as_view()),
+]
