@@ -2,7 +2,8 @@
 # setup.sh demo|up|check|test|model|bench: everything that the make target of this name needs, from nothing, on
 # Debian with Python 3.11, as root or not. A step that has nothing to do takes milliseconds.
 # Seconds of the last real installation are kept in var/setup.json.
-set -euo pipefail
+set -eEuo pipefail
+trap 'echo "error: the setup stopped in line $LINENO: $BASH_COMMAND" >&2' ERR
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$root"
 target=${1:?which target}
@@ -115,7 +116,8 @@ install_packages() {
 
 obtain_model() {
     local started=$SECONDS before found
-    before=$(find var/models -maxdepth 2 -name manifest.json 2>/dev/null | wc -l)
+    mkdir -p var/models
+    before=$(find var/models -maxdepth 2 -name manifest.json | wc -l)
     local fetch=(.venv/bin/python -m inference.engine.base_model --model "$MODEL" --to var/models)
     # Only here may a hub be reached, and only when it is asked for.
     case $MODEL in hf:*) fetch=(env -u HF_HUB_OFFLINE "${fetch[@]}") ;; esac

@@ -122,6 +122,8 @@ def dequantise(gguf: Path, into: Path) -> None:
     plain.generation_config = loaded.generation_config
     plain.save_pretrained(into)
     tokenizer.save_pretrained(into)
+    # These two say how the tokenizer was loaded here, and would give each machine another digest.
+    drop_keys(into / "tokenizer_config.json", "local_files_only", "is_local")
 
 
 # A model of a hub, or of a folder.
@@ -164,7 +166,7 @@ def import_folder(folder: Path, into: Path) -> None:
     for name in (*present, *index, *weights):
         shutil.copyfile(folder / name, into / name)  # follows the hub cache's links, takes no modes along
     for name in ("config.json", "tokenizer_config.json"):
-        strip_code(into / name)
+        drop_keys(into / name, "auto_map")  # it would make a loader look for code in the folder
     check_loadable(into)
 
 
@@ -186,12 +188,13 @@ def weights_of(folder: Path) -> list[str]:
     return names
 
 
-def strip_code(path: Path) -> None:
-    """Take `auto_map` out of a config: it would make a loader look for code in the folder."""
+def drop_keys(path: Path, *keys: str) -> None:
+    """Take keys out of a JSON file, if it is there and has them."""
     if path.is_file():
         config = read_json(path)
-        if config.pop("auto_map", None) is not None:
-            write_atomically(path, json.dumps(config, indent=2).encode())
+        if config.keys() & set(keys):
+            kept = {key: value for key, value in config.items() if key not in keys}
+            write_atomically(path, json.dumps(kept, indent=2).encode())
 
 
 def check_loadable(folder: Path) -> None:
