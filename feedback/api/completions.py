@@ -50,7 +50,9 @@ class CreateCompletion(APIView):
             with transaction.atomic():
                 completion = record_completion(project=key.project, api_key=key, id=body.id, **said)
         except IntegrityError:
-            first = Completion.objects.filter(pk=str(body.id), project=key.project).first()
+            if body.id is None:
+                raise
+            first = Completion.objects.filter(pk=body.id, project=key.project).first()
             if first is None or any(getattr(first, name) != value for name, value in said.items()):
                 raise IdReused(param="id") from None
             return Response(CompletionSerializer(first).data)
@@ -88,7 +90,8 @@ class ListCompletions(APIView):
 def _prompt_of(project: Project, body: CompletionBody) -> Prompt:
     if (body.prompt_id is None) == (body.messages is None):
         raise Invalid("Send either prompt_id or messages.", param="prompt_id")
-    if body.messages is not None:
+    if body.prompt_id is None:
+        assert body.messages is not None  # noqa: S101 - by the check above
         messages = [message.model_dump() for message in body.messages]
         return record_prompt(project=project, messages=messages)[0]
     prompt = Prompt.objects.filter(project=project, pk=body.prompt_id).first()

@@ -1,0 +1,128 @@
+"""What people said, by version and by day: thumbs, battles and how many judgements came."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from datetime import date, datetime
+from typing import Any
+
+from django.db.models import Count, F, Q
+from django.db.models.functions import TruncDate
+
+from feedback.models import Candidate, Correction, Flag, Preference, Rating
+from projects.models import Project
+
+KINDS = {"ratings": Rating, "preferences": Preference, "corrections": Correction, "flags": Flag}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionQuality:
+    """What stands: neither superseded nor retracted. Shares are 0 to 1, None without a judgement."""
+
+    version: str
+    ratings: int  # thumbs
+    up_share: float | None
+    battles: int  # pairs with an answer of another version
+    wins: int
+    ties: int  # equal ranks, or both bad
+    win_rate: float | None  # ties count half
+    corrections: int
+    flags: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """Judgements made on one day in UTC or the pages' time zone, also those taken back since."""
+
+    day: date
+    ratings: int = 0
+    preferences: int = 0
+    corrections: int = 0
+    flags: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.ratings + self.preferences + self.corrections + self.flags
+
+
+def version_quality(project: Project, since: datetime) -> list[VersionQuality]:
+    """A row a version that was judged since then, by its label; the most judged first."""
+    thumbs = _counts(Rating, project, since, up=Count("pk", filter=Q(value__gt=0)))
+    corrections = _counts(Correction, project, since)
+    flags = _counts(Flag, project, since)
+    battles = _battles(project, since)
+    rows = [
+        VersionQuality(
+            version=version,
+            ratings=thumbs[version]["count"],
+            up_share=_share(thumbs[version]["up"], thumbs[version]["count"]),
+            battles=battles[version]["count"],
+            wins=battles[version]["wins"],
+            ties=battles[version]["ties"],
+            win_rate=_share(
+                battles[version]["wins"] + battles[version]["ties"] / 2, battles[version]["count"]
+            ),
+            corrections=corrections[version]["count"],
+            flags=flags[version]["count"],
+        )
+        for version in {*thumbs, *corrections, *flags, *battles}
+    ]
+    return sorted(rows, key=lambda row: (-row.battles - row.ratings, row.version))
+
+
+def judgements_per_day(project: Project, since: datetime) -> list[Day]:
+    """The days that had any, oldest first."""
+    days: defaultdict[date, dict[str, int]] = defaultdict(dict)
+    for name, model in KINDS.items():
+        made = model.objects.filter(project=project, created__gte=since).order_by()
+        for row in made.annotate(day=TruncDate("created")).values("day").annotate(count=Count("pk")):
+            days[row["day"]][name] = row["count"]
+    return [Day(day=day, **counts) for day, counts in sorted(days.items())]
+
+
+def _counts(
+    model: type[Rating] | type[Correction] | type[Flag], project: Project, since: datetime, **more: Count
+) -> defaultdict[str, Counter[str]]:
+    """Label of the version -> {"count": judgements, ...}."""
+    judged = model.objects.usable().filter(project=project, created__gte=since).order_by()
+    if model is Rating:
+        judged = judged.filter(aspect="thumbs")
+    label = F("completion__version_label")
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in judged.values(label=label).annotate(count=Count("pk"), **more):
+        found[row.pop("label")] = Counter(row)
+    return found
+
+
+def _battles(project: Project, since: datetime) -> defaultdict[str, Counter[str]]:
+    """Label -> count, wins and ties over all pairs of answers by different versions in one preference."""
+    other = "preference__candidates"
+    pairs = (
+        Candidate.objects.filter(
+            preference__project=project,
+            preference__created__gte=since,
+            preference__retracted=None,
+            preference__superseded=None,
+        )
+        .annotate(other_rank=F(f"{other}__rank"), other_label=F(f"{other}__completion__version_label"))
+        .exclude(other_label=F("completion__version_label"))
+        .order_by()
+        .values(label=F("completion__version_label"))
+        .annotate(
+            count=Count("pk"),
+            wins=Count("pk", filter=Q(rank__lt=F("other_rank"))),
+            ties=Count("pk", filter=Q(rank=F("other_rank")) | Q(rank=None)),
+        )
+    )
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in pairs:
+        found[row.pop("label")] = Counter(row)
+    return found
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
