@@ -21,6 +21,10 @@ step() {
     echo "[$step_number/$steps] $*"
 }
 
+free_mb() {
+    df --output=avail -m "$1" | tail -n 1 | tr -d ' '
+}
+
 # Debian packages: installed when we may, else the one line that does it.
 need_packages() {
     local why=$1
@@ -66,9 +70,10 @@ make_environment() {
 # What pip said, as a cause and a mend.
 explain_pip() {
     local said
-    said=$(grep -E '^ERROR|^error|No space left' "$log" | tail -n 1 || true)
+    said=$(grep -oE 'ERROR: .*' "$log" | tail -n 1 || true)
     if grep -q 'No space left' "$log"; then
-        fail "the disk is full ($(df -h --output=avail . | tail -n 1 | tr -d ' ') free): make room for 3 GB and run it again"
+        fail "a disk is full: $root has $(free_mb .) MB left, ${TMPDIR:-/tmp} has $(free_mb "${TMPDIR:-/tmp}") MB." \
+            "Make room for 3000 MB, or set TMPDIR to a larger disk, and run it again"
     elif grep -qE 'NewConnectionError|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|Max retries' "$log"; then
         fail "the package index was not reached. Check the network, the proxy and pip's settings (pip config list). $said"
     elif grep -q 'No matching distribution' "$log"; then
@@ -86,7 +91,7 @@ install_packages() {
         return
     fi
     local free
-    free=$(df --output=avail -m . | tail -n 1 | tr -d ' ')
+    free=$(free_mb .)
     [ -e .venv/.installed-dev ] || [ -e ".venv/.installed-serve,train" ] || [ "$free" -ge 3000 ] ||
         fail "3000 MB are needed for packages and the model, the disk of $root has $free MB free: make room"
     echo "      installing what constraints.txt pins, some minutes the first time (log: $log)"
@@ -94,7 +99,7 @@ install_packages() {
     local started=$SECONDS
     .venv/bin/python -m pip install --no-color --progress-bar off -c constraints.txt -e ".[$extras]" >>"$log" 2>&1 &
     pip_process=$!
-    trap 'kill $pip_process 2>/dev/null' EXIT
+    trap 'kill $pip_process 2>/dev/null || true' EXIT
     local next=15
     while kill -0 "$pip_process" 2>/dev/null; do
         sleep 0.5
@@ -181,6 +186,7 @@ make_environment
 environment_seconds=$((SECONDS - started))
 step "packages"
 install_packages "$extras"
+write_seconds
 for part in $parts; do
     case $part in
         model) step "the base model" && obtain_model ;;
