@@ -1,3 +1,6 @@
-from django.urls import URLPattern
+from django.urls import include, path
 
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("api/v1/", include("training.api.urls")),
+    path("", include("training.page_urls")),
+]

@@ -1,4 +1,4 @@
-"""What the tests of learning share: judged prompts, a scripted recipe, and ticking until something happens."""
+"""What the tests of learning share: judged prompts, a scripted recipe, ticking until something happens."""
 
 from __future__ import annotations
 

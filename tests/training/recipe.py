@@ -5,8 +5,8 @@ checkpoint after each step, and a later start goes on after the last one:
 
     {"steps": 3, "seconds": 0.05, "at": {"2": "kill"}}
 
-`at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, silent_exit. `end` says how
-the artifact comes out: whole (default), flipped, bare (no manifest), foreign (another dataset), pickle.
+`at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, silent_exit. `end` says
+how the artifact comes out: whole (default), flipped, bare (no manifest), foreign (another dataset), pickle.
 """
 
 from __future__ import annotations

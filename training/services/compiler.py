@@ -274,6 +274,7 @@ def _counts(pairs: Pairs, train: list[Pair], heldout: list[Pair]) -> dict[str, i
     return {
         "judgements": pairs.judgements,
         "judges": len(pairs.judges),
+        "used": len({id_ for row in pairs.rows for id_ in row.feedback_ids}),
         "train": len(train),
         "heldout": len(heldout),
         "train_prompts": len({row.prompt_id for row in train}),

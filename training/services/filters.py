@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import Field
 
-from projects.bodies import StrictBody, parse_body
-
-
-def _as_text(value: object) -> object:
-    # JSON has no times: they come as text, and a number is no time.
-    if not isinstance(value, str):
-        raise ValueError("a time is a text in ISO 8601 with its zone, such as 2026-01-31T12:00:00Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_as_text)]
+from projects.bodies import StrictBody, Time, parse_body
 
 
 class DatasetFilters(StrictBody):
@@ -24,7 +14,7 @@ class DatasetFilters(StrictBody):
 
     kinds: list[Literal["preference", "correction"]] = ["preference", "correction"]
     sources: list[Literal["ui", "api"]] = ["ui", "api"]
-    since: Moment | None = None  # judgements made at or after this
+    since: Time | None = None  # judgements made at or after this
     tags: list[str] = []  # prompts that carry at least one of these; empty takes all
     per_rater_cap: Annotated[int, Field(ge=0)] = 0  # judgements of one judge
     per_prompt_cap: Annotated[int, Field(ge=0)] = 6  # pairs of one prompt

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Count, Q
 from django.utils import timezone
 
 from feedback.models import Correction, Flag, Preference, Rating, Task
+from feedback.stats import version_quality
 from inference.models import Completion, Deployment, Prompt, Replica, Version
+from inference.stats import version_latency
 from projects.models import Project
 from training.models import Dataset, Evaluation, Policy, Run
-from training.services.gate import battle_score
 from training.services.schedule import next_run_in_words
 from training.services.waiting import waiting_judgements
 
@@ -38,8 +40,8 @@ def loop_state(project: Project) -> dict[str, Any]:
     evaluation  {"number", "candidate", "champion", "status", "verdict", "reason", "numbers", "created",
                 "decided"}
     live        {"version", "deployment", "kind", "since", "reason", "previous", "canary", "canary_share"}
-    serving     {"ttft_ms_p50", "tokens_per_second", "completions" (in the last hour), "replicas", "healthy"};
-                speeds are None without answers
+    serving     {"ttft_ms_p50", "tokens_per_second" (of one answer), "completions", "replicas", "healthy"}; of
+                the last hour, the speeds those of the live version and None without answers
     policy      {"is_enabled", "next" (in words), "approval"}
     quality_by_version  [{"version", "number", "created", "is_live", "completions", "thumbs_up" (share),
                 "thumbs", "win_rate", "battles", "gate_win_rate", "gate_ci_low", "gate_ci_high", "verdict"}],
@@ -60,13 +62,13 @@ def loop_state(project: Project) -> dict[str, Any]:
             .first()
         ),
         "live": _deployment(deployment) if deployment else None,
-        "serving": _serving(project, now),
+        "serving": _serving(project, deployment.champion.label if deployment else "", now),
         "policy": _policy(project, now),
-        "quality_by_version": quality_rows(project, deployment.champion_id if deployment else None),
+        "quality_by_version": quality_rows(project),
     }
 
 
-def quality_rows(project: Project, champion_id: Any) -> list[dict[str, Any]]:
+def quality_rows(project: Project) -> list[dict[str, Any]]:
     """A row a served version, oldest first: what people's thumbs, battles and the gate said."""
     versions = (
         Version.objects.filter(project=project)
@@ -80,35 +82,27 @@ def quality_rows(project: Project, champion_id: Any) -> list[dict[str, Any]]:
         .annotate(n=Count("id"))
         .order_by()
     )
-    thumbs = {
-        row["completion__version"]: row
-        for row in Rating.objects.usable()
-        .filter(project=project, aspect="thumbs")
-        .values("completion__version")
-        .annotate(n=Count("id"), ups=Count("id", filter=Q(value__gt=0)))
-        .order_by()
-    }
-    battles = _battles(project)
-    gates: dict[Any, Evaluation] = {}
+    said = {row.version: row for row in version_quality(project, project.created)}
+    gates: dict[UUID, Evaluation] = {}
     for evaluation in Evaluation.objects.filter(project=project, status=Evaluation.Status.DECIDED):
         gates.setdefault(evaluation.candidate_id, evaluation)  # the latest comes first
+    deployment = _live(project)
+    live = deployment.champion_id if deployment else None
     rows = []
     for version in versions:
-        thumb = thumbs.get(version.id)
-        scores = battles.get(version.id, [])
-        gate = gates.get(version.id)
+        quality, gate = said.get(version.label), gates.get(version.id)
         numbers = gate.numbers if gate else {}
         rows.append(
             {
                 "version": version.label,
                 "number": version.number,
                 "created": version.created,
-                "is_live": version.id == champion_id,
+                "is_live": version.id == live,
                 "completions": made.get(version.id, 0),
-                "thumbs": thumb["n"] if thumb else 0,
-                "thumbs_up": thumb["ups"] / thumb["n"] if thumb else None,
-                "battles": len(scores),
-                "win_rate": sum(scores) / len(scores) if scores else None,
+                "thumbs": quality.ratings if quality else 0,
+                "thumbs_up": quality.up_share if quality else None,
+                "battles": quality.battles if quality else 0,
+                "win_rate": quality.win_rate if quality else None,
                 "gate_win_rate": numbers.get("win_rate"),
                 "gate_ci_low": numbers.get("ci_low"),
                 "gate_ci_high": numbers.get("ci_high"),
@@ -116,25 +110,6 @@ def quality_rows(project: Project, champion_id: Any) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _battles(project: Project) -> dict[Any, list[float]]:
-    """Version id -> its scores (win 1, tie and both bad 0.5, loss 0) against other versions."""
-    scores: dict[Any, list[float]] = {}
-    rows = Preference.objects.usable().filter(project=project).prefetch_related("candidates__completion")
-    for preference in rows.iterator(chunk_size=500):
-        best: dict[Any, int | None] = {}
-        for candidate in preference.candidates.all():
-            version_id, rank = candidate.completion.version_id, candidate.rank
-            held = best.get(version_id)
-            best[version_id] = rank if held is None else min(held, rank or held)
-        if len(best) != 2 or None in best:
-            continue
-        (first, first_rank), (second, second_rank) = best.items()
-        score = battle_score(first_rank, second_rank)
-        scores.setdefault(first, []).append(score)
-        scores.setdefault(second, []).append(1 - score)
-    return scores
 
 
 def _live(project: Project) -> Deployment | None:
@@ -222,22 +197,14 @@ def _deployment(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _serving(project: Project, now: datetime) -> dict[str, Any]:
-    rows = list(
-        Completion.objects.filter(project=project, created__gte=now - WINDOW, state=Completion.State.FINISHED)
-        .exclude(version=None)
-        .order_by("-created")
-        .values_list("ttft_ms", "tokens_out", "total_ms")[:1000]
-    )
-    firsts = sorted(ttft for ttft, _, _ in rows if ttft is not None)
-    timed = [(tokens, total) for _, tokens, total in rows if tokens and total]
-    seconds = sum(total for _, total in timed) / 1000
+def _serving(project: Project, live: str, now: datetime) -> dict[str, Any]:
+    rows = version_latency(project, now - WINDOW)
+    own = next((row for row in rows if row.version == live), None)
     replicas = list(Replica.objects.values_list("is_healthy", flat=True))
     return {
-        "ttft_ms_p50": firsts[len(firsts) // 2] if firsts else None,
-        # Of one stream, as its reader feels it; many run side by side.
-        "tokens_per_second": sum(tokens for tokens, _ in timed) / seconds if seconds else None,
-        "completions": len(rows),
+        "ttft_ms_p50": own.ttft_ms_p50 if own else None,
+        "tokens_per_second": own.tokens_per_second if own else None,
+        "completions": sum(row.completions for row in rows),
         "replicas": len(replicas),
         "healthy": sum(replicas),
     }

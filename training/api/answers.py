@@ -1,0 +1,186 @@
+"""What clients read of datasets, runs, evaluations, versions and deployments; nothing leaves unnamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from inference.models import Deployment, Version
+from projects.rest import UtcField
+from training.models import Dataset, Evaluation, Run
+
+
+class DatasetSerializer(serializers.ModelSerializer[Dataset]):
+    cutoff = UtcField()
+    created = UtcField()
+    counts = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Dataset
+        fields = [
+            "number", "format", "filters", "cutoff", "rows", "heldout_rows", "counts", "drops", "digest",
+            "status", "created",
+        ]  # fmt: skip
+
+    @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
+    def get_counts(self, dataset: Dataset) -> dict[str, int]:
+        return dict(dataset.manifest.get("counts", {}))
+
+
+class PreviewSerializer(serializers.Serializer[Any]):
+    """The answer to a dry run."""
+
+    format = serializers.CharField()
+    filters = serializers.DictField()
+    cutoff = UtcField()
+    rows = serializers.IntegerField()
+    heldout_rows = serializers.IntegerField()
+    counts = serializers.DictField(child=serializers.IntegerField())
+    drops = serializers.DictField(child=serializers.IntegerField())
+
+
+class RunSerializer(serializers.ModelSerializer[Run]):
+    dataset = serializers.IntegerField(source="dataset.number")
+    dataset_digest = serializers.CharField(source="dataset.digest")
+    version = serializers.SerializerMethodField()
+    created = UtcField()
+    started = UtcField(allow_null=True)
+    finished = UtcField(allow_null=True)
+
+    class Meta:
+        model = Run
+        fields = [
+            "id", "number", "method", "dataset", "dataset_digest", "config", "seed", "status", "cause",
+            "message", "attempt", "step", "total_steps", "metrics", "compute", "version", "slot", "created",
+            "started", "finished",
+        ]  # fmt: skip
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_version(self, run: Run) -> str | None:
+        return run.version.label if run.version else None
+
+
+class EvaluationSerializer(serializers.ModelSerializer[Evaluation]):
+    candidate = serializers.CharField(source="candidate.label")
+    champion = serializers.CharField(source="champion.label")
+    sample = serializers.BooleanField(source="is_sampled")
+    prompt_ids = serializers.ListField(child=serializers.UUIDField())
+    created = UtcField()
+    decided = UtcField(allow_null=True)
+
+    class Meta:
+        model = Evaluation
+        fields = [
+            "number", "candidate", "champion", "sample", "status", "verdict", "reason", "numbers",
+            "prompt_ids", "load_ms", "created", "decided",
+        ]  # fmt: skip
+
+
+class EvaluationLineSerializer(serializers.ModelSerializer[Evaluation]):
+    """An evaluation in its version's lineage."""
+
+    champion = serializers.CharField(source="champion.label")
+    win_rate = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Evaluation
+        fields = ["number", "champion", "status", "verdict", "win_rate"]
+
+    @extend_schema_field(serializers.FloatField(allow_null=True))
+    def get_win_rate(self, evaluation: Evaluation) -> float | None:
+        rate: float | None = evaluation.numbers.get("win_rate")
+        return rate
+
+
+class VersionSerializer(serializers.ModelSerializer[Version]):
+    """With its lineage: the run, the dataset and how many judgements made it, and what the gate said."""
+
+    label = serializers.CharField()  # type: ignore[assignment]  # a field of ours, named as one of DRF's
+    run = serializers.SerializerMethodField()
+    dataset = serializers.SerializerMethodField()
+    dataset_digest = serializers.SerializerMethodField()
+    judgements = serializers.SerializerMethodField()
+    evaluations = EvaluationLineSerializer(many=True)
+    created = UtcField()
+
+    class Meta:
+        model = Version
+        fields = [
+            "number", "label", "kind", "status", "digest", "is_candidate", "run", "dataset", "dataset_digest",
+            "judgements", "evaluations", "created",
+        ]  # fmt: skip
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_run(self, version: Version) -> int | None:
+        run = _run_of(version)
+        return run.number if run else None
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_dataset(self, version: Version) -> int | None:
+        run = _run_of(version)
+        return run.dataset.number if run else None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_dataset_digest(self, version: Version) -> str | None:
+        run = _run_of(version)
+        return run.dataset.digest if run else None
+
+    @extend_schema_field(serializers.IntegerField())
+    def get_judgements(self, version: Version) -> int:
+        """How many judgements went into its dataset; 0 for the base."""
+        run = _run_of(version)
+        return int(run.dataset.manifest.get("counts", {}).get("used", 0)) if run else 0
+
+
+class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
+    version = serializers.SerializerMethodField()
+    champion = serializers.CharField(source="champion.label")
+    canary = serializers.SerializerMethodField()
+    share = serializers.FloatField(source="canary_share")
+    previous = serializers.SerializerMethodField()
+    by = serializers.SerializerMethodField()
+    load_ms = serializers.SerializerMethodField()
+    created = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Deployment
+        fields = [
+            "number", "kind", "version", "champion", "canary", "share", "previous", "reason", "by", "load_ms",
+            "detail", "created",
+        ]  # fmt: skip
+
+    @extend_schema_field(serializers.CharField())
+    def get_version(self, deployment: Deployment) -> str:
+        """What this deployment brought: the canary while there is one, else the champion."""
+        return (deployment.canary or deployment.champion).label
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_canary(self, deployment: Deployment) -> str | None:
+        return deployment.canary.label if deployment.canary else None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_previous(self, deployment: Deployment) -> str | None:
+        return deployment.previous.label if deployment.previous else None
+
+    @extend_schema_field(serializers.CharField())
+    def get_by(self, deployment: Deployment) -> str:
+        """Who: a person, a key, or `ratchet` for a policy."""
+        return str(deployment.user or deployment.api_key or "ratchet")
+
+    @extend_schema_field(serializers.FloatField(allow_null=True))
+    def get_load_ms(self, deployment: Deployment) -> float | None:
+        load_ms: float | None = deployment.detail.get("load_ms")
+        return load_ms
+
+    @extend_schema_field(serializers.DateTimeField())
+    def get_created(self, deployment: Deployment) -> str:
+        """Always with microseconds: the moment from which new requests go there."""
+        return deployment.created.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _run_of(version: Version) -> Run | None:
+    """The run that made it; the base has none."""
+    found: Run | None = getattr(version, "run", None)
+    return found

@@ -1,0 +1,68 @@
+"""What clients send to datasets, runs, evaluations and deployments."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from projects.bodies import StrictBody, Time
+from training.services.filters import DatasetFilters
+from training.services.runs import MAX_SEED
+
+VersionName = Annotated[
+    Annotated[str, Field(min_length=1, max_length=100)] | Annotated[int, Field(ge=1, le=999_999_999)],
+    Field(description="`slug@v7`, `v7` or 7."),
+]
+Reason = Annotated[str, Field(max_length=2000)]
+
+
+class DatasetBody(StrictBody):
+    """Compile a dataset, or with `dry_run` only count what it would hold."""
+
+    format: Literal["preference"] = "preference"
+    filters: DatasetFilters = DatasetFilters()
+    cutoff: Time | None = None
+    dry_run: bool = False
+
+
+class RunBody(StrictBody):
+    """Without `dataset` one is compiled from all that is usable now. `config` overrides defaults."""
+
+    method: Annotated[str, Field(max_length=12)] = "dpo"
+    dataset: Annotated[int, Field(ge=1, le=999_999_999)] | None = None
+    config: dict[str, Any] = {}
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+
+
+class EvaluationBody(StrictBody):
+    """With `sample` Ratchet makes the answers and asks the raters; without, the caller does."""
+
+    candidate: VersionName
+    champion: VersionName | None = None
+    sample: bool = False
+
+
+class NothingBody(StrictBody):
+    """An empty object."""
+
+
+class DeploymentBody(StrictBody):
+    """Promote a version (`share` below 1: as a canary), or roll back to the one before.
+
+    `override` promotes without a verdict; the reason is then audited.
+    """
+
+    version: VersionName | None = None
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    override: bool = False
+    rollback: bool = False
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> DeploymentBody:
+        if self.rollback == (self.version is not None):
+            raise ValueError("send either a version to promote, or rollback: true")
+        if self.rollback and (self.override or self.share != 1.0):
+            raise ValueError("a rollback takes no share and no override")
+        return self

@@ -1,0 +1,173 @@
+"""Datasets by REST: compile, list, look, download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from feedback.api.answers import ErrorSerializer, list_of
+from inference.artifact import ArtifactError, verify
+from projects.bodies import parse_body
+from projects.errors import Conflict, Invalid, NotFound
+from projects.models import Project
+from projects.rest import Paging, key_of, read_query
+from projects.services import Actor
+from training.api.answers import DatasetSerializer, PreviewSerializer
+from training.api.bodies import DatasetBody
+from training.models import Dataset
+from training.services.compiler import compile_dataset, preview_dataset
+
+PARTS = ("train", "heldout")
+_BLOCK = 1 << 16
+
+
+class CompileDataset(APIView):
+    """Compile feedback into an immutable dataset. The same filters and cut-off give the same digest."""
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="compile_dataset",
+        request=DatasetBody,
+        responses={201: DatasetSerializer, 200: PreviewSerializer, 422: ErrorSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        key = key_of(request)
+        read_query(request)
+        body = parse_body(DatasetBody, request.data)
+        filters = body.filters.to_json()
+        if body.dry_run:
+            preview = preview_dataset(
+                project=key.project, format=body.format, filters=filters, cutoff=body.cutoff
+            )
+            return Response(PreviewSerializer(preview).data)
+        dataset = compile_dataset(
+            project=key.project,
+            format=body.format,
+            filters=filters,
+            cutoff=body.cutoff,
+            actor=Actor(api_key=key),
+        )
+        return Response(DatasetSerializer(dataset).data, status=201)
+
+
+class ListDatasets(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="list_datasets",
+        parameters=[OpenApiParameter("limit", int), OpenApiParameter("cursor")],
+        responses=list_of(DatasetSerializer, "Dataset"),
+    )
+    def get(self, request: Request) -> Response:
+        key = key_of(request)
+        paging = Paging.read(read_query(request, "limit", "cursor"), name="datasets", key=key)
+        rows = paging.rows(Dataset.objects.filter(project=key.project_id), "number")
+        return Response(
+            paging.answer(rows, "number", as_data=lambda items: DatasetSerializer(items, many=True).data)
+        )
+
+
+class ShowDataset(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(operation_id="show_dataset", responses={200: DatasetSerializer, 404: ErrorSerializer})
+    def get(self, request: Request, number: int) -> Response:
+        read_query(request)
+        return Response(DatasetSerializer(find_dataset(key_of(request).project, number)).data)
+
+
+class DownloadDataset(APIView):
+    """The rows of one part, as they are trained on."""
+
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="download_dataset",
+        parameters=[
+            OpenApiParameter("as", enum=["jsonl", "parquet"], default="jsonl"),
+            OpenApiParameter("part", enum=list(PARTS), default="train"),
+        ],
+        responses={
+            (200, "application/x-ndjson"): OpenApiTypes.STR,
+            404: ErrorSerializer,
+            409: ErrorSerializer,
+        },
+    )
+    def get(self, request: Request, number: int) -> StreamingHttpResponse:
+        query = read_query(request, "as", "part")
+        form, part = query.get("as", "jsonl"), query.get("part", "train")
+        if form not in ("jsonl", "parquet"):
+            raise Invalid("as must be jsonl or parquet.", param="as")
+        if part not in PARTS:
+            raise Invalid(f"part must be one of {', '.join(PARTS)}.", param="part")
+        dataset = find_dataset(key_of(request).project, number)
+        path = _checked(dataset) / f"{part}-00000.parquet"
+        is_json = form == "jsonl"
+        return _streamed(
+            request,
+            _lines(path) if is_json else _blocks(path),
+            content_type="application/x-ndjson" if is_json else "application/vnd.apache.parquet",
+            name=f"{dataset.project.slug}-dataset-{dataset.number}-{part}.{form}",
+        )
+
+
+def find_dataset(project: Project, number: int) -> Dataset:
+    """Raises NotFound."""
+    dataset = Dataset.objects.select_related("project").filter(project=project, number=number).first()
+    if dataset is None:
+        raise NotFound("There is no such dataset in this project.", param="dataset")
+    return dataset
+
+
+def _checked(dataset: Dataset) -> Path:
+    """The dataset's folder. Raises Conflict when it was erased, or is not what was compiled."""
+    if dataset.status == Dataset.Status.ERASED:
+        raise Conflict(f"Dataset {dataset.number} was erased.", code="dataset_erased")
+    try:
+        verify(dataset.folder, expected_digest=dataset.digest)
+    except ArtifactError as error:
+        raise Conflict(
+            f"Dataset {dataset.number} is damaged: {error}. Compile it again with the same cut-off.",
+            code="dataset_damaged",
+        ) from error
+    return dataset.folder
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=200):
+            yield b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+
+
+def _streamed(
+    request: Request, chunks: Iterator[bytes], *, content_type: str, name: str
+) -> StreamingHttpResponse:
+    """A download in constant memory, under WSGI and under ASGI."""
+    is_async = isinstance(request._request, ASGIRequest)
+    response = StreamingHttpResponse(_in_thread(chunks) if is_async else chunks, content_type=content_type)
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+async def _in_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    following = sync_to_async(lambda: next(chunks, None), thread_sensitive=False)
+    while (chunk := await following()) is not None:
+        yield chunk

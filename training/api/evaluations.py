@@ -1,0 +1,114 @@
+"""Evaluations by REST: candidate against champion, made, looked at, decided."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from feedback.api.answers import ErrorSerializer, list_of
+from projects.bodies import parse_body
+from projects.errors import NotFound
+from projects.models import Project
+from projects.rest import Paging, key_of, read_query
+from projects.services import Actor
+from training.api.answers import EvaluationSerializer
+from training.api.bodies import EvaluationBody, NothingBody
+from training.models import Evaluation
+from training.services.evaluations import create_evaluation, decide
+from training.services.references import find_version
+from training.tasks import ring, tick_work
+
+
+class CreateEvaluation(APIView):
+    """Freeze the gate prompts and load the candidate.
+
+    Battles are answers made with `slug@vN` to these prompts, and preferences between them.
+    """
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="create_evaluation",
+        request=EvaluationBody,
+        responses={201: EvaluationSerializer, 422: ErrorSerializer, 503: ErrorSerializer},
+    )
+    def post(self, request: Request) -> Response:
+        key = key_of(request)
+        read_query(request)
+        body = parse_body(EvaluationBody, request.data)
+        project = key.project
+        evaluation = create_evaluation(
+            project=project,
+            candidate=find_version(project, body.candidate, param="candidate"),
+            champion=(
+                find_version(project, body.champion, param="champion") if body.champion is not None else None
+            ),
+            sample=body.sample,
+            actor=Actor(api_key=key),
+        )
+        if body.sample:
+            ring(tick_work)
+        return Response(EvaluationSerializer(evaluation).data, status=201)
+
+
+class ListEvaluations(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="list_evaluations",
+        parameters=[OpenApiParameter("limit", int), OpenApiParameter("cursor")],
+        responses=list_of(EvaluationSerializer, "Evaluation"),
+    )
+    def get(self, request: Request) -> Response:
+        key = key_of(request)
+        paging = Paging.read(read_query(request, "limit", "cursor"), name="evaluations", key=key)
+        rows = paging.rows(_evaluations_of(key.project), "number")
+        return Response(
+            paging.answer(rows, "number", as_data=lambda items: EvaluationSerializer(items, many=True).data)
+        )
+
+
+class ShowEvaluation(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="show_evaluation", responses={200: EvaluationSerializer, 404: ErrorSerializer}
+    )
+    def get(self, request: Request, number: int) -> Response:
+        read_query(request)
+        return Response(EvaluationSerializer(find_evaluation(key_of(request).project, number)).data)
+
+
+class DecideEvaluation(APIView):
+    """Count the votes so far and write the verdict. May be repeated when more came."""
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="decide_evaluation",
+        request=NothingBody,
+        responses={200: EvaluationSerializer, 409: ErrorSerializer},
+    )
+    def post(self, request: Request, number: int) -> Response:
+        key = key_of(request)
+        read_query(request)
+        parse_body(NothingBody, request.data)
+        evaluation = decide(evaluation=find_evaluation(key.project, number), actor=Actor(api_key=key))
+        return Response(EvaluationSerializer(evaluation).data)
+
+
+def find_evaluation(project: Project, number: int) -> Evaluation:
+    """Raises NotFound."""
+    evaluation = _evaluations_of(project).filter(number=number).first()
+    if evaluation is None:
+        raise NotFound("There is no such evaluation in this project.")
+    return evaluation
+
+
+def _evaluations_of(project: Project) -> QuerySet[Evaluation]:
+    return Evaluation.objects.filter(project=project).select_related(
+        "project", "candidate__project", "champion__project"
+    )

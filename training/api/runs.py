@@ -1,0 +1,101 @@
+"""Runs by REST: queue, list, look, call off."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from feedback.api.answers import ErrorSerializer, list_of
+from projects.bodies import parse_body
+from projects.errors import NotFound
+from projects.models import Project
+from projects.rest import Paging, key_of, read_query
+from projects.services import Actor
+from training.api.answers import RunSerializer
+from training.api.bodies import NothingBody, RunBody
+from training.api.datasets import find_dataset
+from training.models import Run
+from training.services.runs import cancel_run, create_run
+from training.tasks import ring, tick_runs
+
+
+class CreateRun(APIView):
+    """Queue a run. What would make it fail is said here, before anything is queued."""
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="create_run", request=RunBody, responses={201: RunSerializer, 422: ErrorSerializer}
+    )
+    def post(self, request: Request) -> Response:
+        key = key_of(request)
+        read_query(request)
+        body = parse_body(RunBody, request.data)
+        run = create_run(
+            project=key.project,
+            method=body.method,
+            dataset=find_dataset(key.project, body.dataset) if body.dataset is not None else None,
+            config=body.config,
+            seed=body.seed,
+            actor=Actor(api_key=key),
+        )
+        ring(tick_runs)
+        return Response(RunSerializer(run).data, status=201)
+
+
+class ListRuns(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="list_runs",
+        parameters=[OpenApiParameter("limit", int), OpenApiParameter("cursor")],
+        responses=list_of(RunSerializer, "Run"),
+    )
+    def get(self, request: Request) -> Response:
+        key = key_of(request)
+        paging = Paging.read(read_query(request, "limit", "cursor"), name="runs", key=key)
+        rows = paging.rows(runs_of(key.project), "number")
+        return Response(
+            paging.answer(rows, "number", as_data=lambda items: RunSerializer(items, many=True).data)
+        )
+
+
+class ShowRun(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(operation_id="show_run", responses={200: RunSerializer, 404: ErrorSerializer})
+    def get(self, request: Request, number: int) -> Response:
+        read_query(request)
+        return Response(RunSerializer(find_run(key_of(request).project, number)).data)
+
+
+class CancelRun(APIView):
+    """Call a run off: at once while it waits, with its trainer's next tick while it works."""
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="cancel_run", request=NothingBody, responses={200: RunSerializer, 409: ErrorSerializer}
+    )
+    def post(self, request: Request, number: int) -> Response:
+        key = key_of(request)
+        read_query(request)
+        parse_body(NothingBody, request.data)
+        run = cancel_run(run=find_run(key.project, number), actor=Actor(api_key=key))
+        ring(tick_runs)
+        return Response(RunSerializer(run).data)
+
+
+def runs_of(project: Project) -> QuerySet[Run]:
+    return Run.objects.filter(project=project).select_related("project", "dataset", "version__project")
+
+
+def find_run(project: Project, number: int) -> Run:
+    """Raises NotFound."""
+    run = runs_of(project).filter(number=number).first()
+    if run is None:
+        raise NotFound("There is no such run in this project.")
+    return run

@@ -1,0 +1,34 @@
+"""Addresses of datasets, runs, evaluations, versions, deployments and metrics by REST."""
+
+from __future__ import annotations
+
+from django.urls import path, register_converter
+from django.urls.converters import IntConverter
+
+from projects.rest import at_one_path
+from training.api import datasets, evaluations, events, metrics, runs, versions
+
+
+class NumberConverter(IntConverter):
+    """A number that fits its column; a longer one is an address that does not exist."""
+
+    regex = "[0-9]{1,9}"
+
+
+register_converter(NumberConverter, "number")
+
+urlpatterns = [
+    path("datasets", at_one_path(datasets.CompileDataset, datasets.ListDatasets).as_view()),
+    path("datasets/<number:number>", datasets.ShowDataset.as_view()),
+    path("datasets/<number:number>/rows", datasets.DownloadDataset.as_view()),
+    path("runs", at_one_path(runs.CreateRun, runs.ListRuns).as_view()),
+    path("runs/<number:number>", runs.ShowRun.as_view()),
+    path("runs/<number:number>/events", events.run_events),
+    path("runs/<number:number>/cancel", runs.CancelRun.as_view()),
+    path("evaluations", at_one_path(evaluations.CreateEvaluation, evaluations.ListEvaluations).as_view()),
+    path("evaluations/<number:number>", evaluations.ShowEvaluation.as_view()),
+    path("evaluations/<number:number>/decide", evaluations.DecideEvaluation.as_view()),
+    path("versions", versions.ListVersions.as_view()),
+    path("deployments", at_one_path(versions.Deploy, versions.ListDeployments).as_view()),
+    path("metrics", metrics.ShowMetrics.as_view()),
+]
