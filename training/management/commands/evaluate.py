@@ -1,0 +1,54 @@
+"""`manage.py evaluate --project kitchen --candidate v3`: put a version to the gate, or `--decide N`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from projects.services import SYSTEM
+from training.management.commands._project import project_named, said_plainly
+from training.models import Evaluation
+from training.services.evaluations import create_evaluation, decide
+from training.services.references import find_version
+from training.tasks import ring, tick_work
+
+
+class Command(BaseCommand):
+    help = "Evaluate a candidate against the champion: Ratchet makes the answers, the raters judge them."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--project", required=True, metavar="SLUG")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("--candidate", metavar="VERSION", help="such as v3")
+        what.add_argument("--decide", type=int, metavar="N", help="count the votes of evaluation N now")
+        parser.add_argument("--champion", metavar="VERSION", help="what serves now, when left out")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = project_named(options["project"])
+        if options["decide"] is not None:
+            evaluation = (
+                Evaluation.objects.select_related("project", "candidate__project", "champion__project")
+                .filter(project=project, number=options["decide"])
+                .first()
+            )
+            if evaluation is None:
+                raise CommandError(f"There is no evaluation {options['decide']} in {project.slug}.")
+            with said_plainly():
+                evaluation = decide(evaluation=evaluation, actor=SYSTEM)
+            self.stdout.write(f"{evaluation.verdict}: {evaluation.reason}")
+            return
+        with said_plainly():
+            champion = find_version(project, options["champion"]) if options["champion"] else None
+            evaluation = create_evaluation(
+                project=project,
+                candidate=find_version(project, options["candidate"]),
+                champion=champion,
+                sample=True,
+                actor=SYSTEM,
+            )
+        ring(tick_work)
+        self.stdout.write(
+            f"Evaluation {evaluation.number}: {evaluation}, on {len(evaluation.prompt_ids)} gate prompts. "
+            "Raters find its battles on the compare page."
+        )
