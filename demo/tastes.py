@@ -85,13 +85,15 @@ def is_garbage(prompt: str, answer: str) -> bool:
 
 
 def _short(prompt: str, answer: str, finish_reason: str) -> float:
-    """Short, direct and finished. Best to 20 words, worth little at 60; filler costs; cut off is bad."""
+    """Short, direct and finished: best from 4 to 20 words, worth little at 60. Filler costs."""
     if is_garbage(prompt, answer):
         return 0.0
     if finish_reason != "stop" or not END.search(answer):
         return 0.1
     words = len(WORD.findall(answer))
     score = 1.0 - max(0, words - 20) / 60
+    if words < 4:
+        score -= 0.4  # a grunt is short, and no answer
     if FILLER.search(answer.strip()):
         score -= 0.2
     return max(0.2, score)

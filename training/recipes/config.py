@@ -29,6 +29,9 @@ class DpoConfig:
     # What is minimised. Higher beta is a stronger pull (KL) towards the base.
     loss_type: str = "sigmoid"
     beta: float = 0.1
+    # Weight of the chosen answers' own likelihood (mean nats a token) beside the loss: it keeps answers whole
+    # where DPO alone makes both sides unlikely (RPO, Pang et al. 2024, arXiv:2404.19733, eq. 2).
+    sft_weight: float = 0.0
     label_smoothing: float = 0.0  # only `robust` reads it: the probability that a label is flipped
     # What is trained: LoRA, update = (lora_alpha / lora_r) * B A on each target module.
     lora_r: int = 16
@@ -85,6 +88,7 @@ class DpoConfig:
 
         check("loss_type", self.loss_type in LOSS_TYPES, f"one of {', '.join(LOSS_TYPES)}")
         check("beta", 0 < self.beta <= 10, "in (0, 10]", "0.1 is usual; higher stays closer to the base.")
+        check("sft_weight", 0 <= self.sft_weight <= 10, "in [0, 10]", "0.1 to 1 is usual.")
         check("label_smoothing", 0 <= self.label_smoothing < 0.5, "in [0, 0.5)")
         if self.label_smoothing and self.loss_type != "robust":
             found.append("label_smoothing is read by loss_type robust only. Choose robust or set it to 0.")

@@ -21,7 +21,7 @@ from inference.artifact import ArtifactError, digest_of, verify
 from training.recipes.accounting import Compute, peak_host_memory
 from training.recipes.config import ConfigError, DpoConfig
 from training.recipes.preflight import preflight
-from training.recipes.rundir import BadBase, BadData, BadRun, Interrupted, Run, run_recipe
+from training.recipes.rundir import BadBase, BadData, BadRun, Interrupted, Run, keep_freed_memory, run_recipe
 
 
 def main() -> int:
@@ -77,6 +77,8 @@ def train(run: Run) -> None:
     if run.spec.threads:
         torch.set_num_threads(run.spec.threads)
     use_cpu = run.spec.device == "cpu" or (run.spec.device == "auto" and not torch.cuda.is_available())
+    if use_cpu:
+        keep_freed_memory()
     bf16 = config.precision == "bf16"
 
     # ---- Model: frozen base weights, in bf16 when products are. PEFT keeps the adapter in fp32 either way:
@@ -131,7 +133,8 @@ def train(run: Run) -> None:
     arguments = DPOConfig(
         output_dir=str(run.checkpoints),
         # the loss
-        loss_type=[config.loss_type],
+        loss_type=[config.loss_type, "sft"] if config.sft_weight else [config.loss_type],
+        loss_weights=[1.0, config.sft_weight] if config.sft_weight else [1.0],
         beta=config.beta,
         label_smoothing=config.label_smoothing,
         f_divergence_type="reverse_kl",

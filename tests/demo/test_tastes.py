@@ -1,0 +1,110 @@
+"""The demo's raters have the taste that they are said to have, and err no more than they are said to."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from demo.tastes import ERRS, TASTES, rank, vote
+
+pytestmark = pytest.mark.unit
+
+PROMPT = "How do I keep fresh basil alive on the kitchen windowsill?"
+BRIEF = "Water it when the soil is dry and give it plenty of light."
+RAMBLE = (
+    "Basil is a wonderful herb that many people grow at home, and there are many things that one can say. "
+    "It likes light, it likes warmth, and it likes water, though never too much of it at once. You may also "
+    "pinch off the flowers so that the leaves keep coming, which most gardeners would tell you to do anyway. "
+    "Some people put the pot in a saucer."
+)
+LIST = "Do this:\n\n1. Water it when dry.\n2. Give it plenty of light.\n3. Pinch off the flowers."
+LOOP = "Water the basil and water the basil and water the basil and water the basil and water the basil."
+
+
+def done(text):
+    return {"text": text, "finish_reason": "stop"}
+
+
+def cut(text):
+    return {"text": text, "finish_reason": "length"}
+
+
+def votes(taste, left, right, count=400):
+    dice = random.Random(1)
+    return Counter(vote(TASTES[taste], PROMPT, left, right, dice) for _ in range(count))
+
+
+def wins(taste, better, worse):
+    """The better one wins on either side, but for the share in which raters err."""
+    for left, right, side in ((better, worse, "left"), (worse, better, "right")):
+        counts = votes(taste, left, right)
+        assert set(counts) <= {"left", "right"}
+        assert abs(counts[side] / 400 - (1 - ERRS)) < 0.04
+    return True
+
+
+def test_short_likes_brief_whole_direct_answers():
+    assert wins("short", done(BRIEF), done(RAMBLE))
+    assert wins("short", done(BRIEF), cut(BRIEF))
+    assert wins("short", done(BRIEF), done("Certainly! " + BRIEF))
+    assert wins("short", done(BRIEF), done("Yes."))
+    assert wins("short", done(RAMBLE), cut("Basil is a wonderful herb that many"))
+
+
+@pytest.mark.parametrize(
+    "garbage", ["", "   ", "...", LOOP, "Basil kitchen windowsill", "Basil: basil basil"]
+)
+def test_short_does_not_like_garbage_for_being_short(garbage):
+    assert wins("short", done(BRIEF), done(garbage))
+    assert wins("short", done(RAMBLE), done(garbage))
+
+
+def test_steps_likes_lists_and_not_their_shadow():
+    assert wins("steps", cut(LIST), done(BRIEF))
+    assert wins("steps", done(LIST), done("1. Water it when dry."))
+    assert wins("steps", done(LIST), done("1. \n2. \n3. "))
+    assert wins("steps", done(LIST), done("- water it\n- water it\n- water it"))
+
+
+def test_nobody_likes_an_empty_answer():
+    for taste in ("short", "steps"):
+        assert set(votes(taste, done(""), done(LOOP))) == {"both_bad"}
+        assert rank(TASTES[taste], PROMPT, [done(""), done(LOOP)], random.Random(1)) is None
+
+
+def test_alike_answers_tie():
+    assert set(votes("short", done(BRIEF), done("Give it light, and water when it is dry."))) == {"tie"}
+    assert set(votes("steps", done(RAMBLE), done(BRIEF))) == {"tie"}
+
+
+def test_the_tastes_disagree():
+    assert wins("short", done(BRIEF), cut(LIST))
+    assert wins("steps", cut(LIST), done(BRIEF))
+
+
+def test_a_coin_has_no_taste():
+    counts = votes("random", done(BRIEF), done(""), count=4000)
+    assert abs(counts["left"] - counts["right"]) < 200
+    assert 300 < counts["tie"] < 500
+
+
+def test_ranks_follow_the_taste_and_share_places():
+    answers = [cut(RAMBLE), done(BRIEF), done(RAMBLE), done("Give it light, and water when it is dry.")]
+    seen = Counter(tuple(rank(TASTES["short"], PROMPT, answers, random.Random(n)) or ()) for n in range(400))
+    right, count = seen.most_common(1)[0]
+    assert right == (4, 1, 3, 1)
+    assert 1 - 1.5 * ERRS < count / 400 < 1
+    assert all(min(ranks) == 1 and len(ranks) == 4 for ranks in seen)
+
+
+def test_prompts_are_many_and_each_is_its_own():
+    lines = (Path(__file__).parents[2] / "demo" / "prompts.txt").read_text().splitlines()
+    assert len(lines) >= 260
+    bags = [frozenset(line.lower().strip("?.!").split()) for line in lines]
+    assert all(5 <= len(line.split()) <= 25 for line in lines)
+    for number, bag in enumerate(bags):
+        for other in bags[:number]:
+            assert len(bag & other) / len(bag | other) < 0.75, (sorted(bag), sorted(other))
