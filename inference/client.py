@@ -281,7 +281,7 @@ def error_of(response: httpx.Response) -> EngineError:
         return EngineBusy(message, code=code)
     if status in (401, 403):
         return EngineUnavailable("the engine does not accept our ENGINE_API_KEY", code="engine_key")
-    if 400 <= status < 500 and status != 408:
+    if (400 <= status < 500 and status != 408) or status == 507:  # 507: no memory for another version
         return EngineRefused(message, code=code, param=param)
     return EngineUnavailable(message, code=code)
 

@@ -36,7 +36,14 @@ from inference.client import (
 )
 from inference.models import Completion, Conversation, Prompt, Version
 from inference.services.completions import finish_completion, gap_numbers, problem_of, start_completion
-from inference.services.engines import answering, client_of, engines_for, worst_of
+from inference.services.engines import (
+    EngineChoice,
+    answering,
+    client_of,
+    engines_for,
+    in_order,
+    worst_of,
+)
 from inference.services.prompts import record_prompt
 from inference.services.versions import resolve_version
 from projects.errors import Problem, TooMany, Unavailable
@@ -58,7 +65,8 @@ class Ask:
 
     project: Project
     version: Version
-    urls: list[str]
+    engine_name: str
+    engines: list[EngineChoice]
     messages: list[dict[str, str]]
     sampling: dict[str, Any]
     n: int = 1
@@ -228,7 +236,7 @@ class Generation:
         """Ask the engines in order until one gives a first token; from then on that one alone counts."""
         first_token = self.began + settings.FIRST_TOKEN_SECONDS
         errors: list[EngineError] = []
-        for url in self.ask.urls:
+        for url in in_order(self.ask.engines):
             try:
                 with answering(url):
                     await self._relay_from(url, first_token)
@@ -243,7 +251,7 @@ class Generation:
 
     async def _relay_from(self, url: str, first_token: float) -> None:
         ask = self.ask
-        body = chat_body(model=ask.version.engine_name, messages=ask.messages, sampling=ask.sampling, n=ask.n)
+        body = chat_body(model=ask.engine_name, messages=ask.messages, sampling=ask.sampling, n=ask.n)
         headers = client_of(url).headers
         left = max(0.001, first_token - time.monotonic())
         async with open_stream(self._hub.http, url, headers=headers, body=body, timeout=left) as stream:
@@ -399,9 +407,14 @@ class Hub:
         for choice in generation.choices:
             self._by_completion.pop(choice.id, None)
 
-    @property
-    def count(self) -> int:
-        return len(self._by_completion)
+    async def stop_all(self) -> None:
+        """Stop every answer, and return when their rows are closed."""
+        generations = set(self._by_completion.values())
+        for generation in generations:
+            generation.stop()
+        if generations:
+            await asyncio.wait([generation.task for generation in generations])
+        await self.http.aclose()
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
@@ -415,10 +428,18 @@ def hub() -> Hub:
     return _hubs[loop]
 
 
+async def stop_answers() -> None:
+    """For a server that shuts down: what was said so far is kept, as stopped answers."""
+    found = _hubs.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.stop_all()
+
+
 def prepare_ask(*, project: Project, model: str, sticky: str, **fields: Any) -> Ask:
     """Bind a request to a version and to the engines to ask, in that order. Raises ModelNotFound."""
     version = resolve_version(project=project, model=model, sticky=sticky)
-    return Ask(project=project, version=version, urls=engines_for(version.engine_name), **fields)
+    name = version.engine_name
+    return Ask(project=project, version=version, engine_name=name, engines=engines_for(name), **fields)
 
 
 async def start_answer(

@@ -21,7 +21,14 @@ from inference.client import (
     ModelMissing,
 )
 from inference.models import Completion, Prompt, Version
-from inference.services.engines import answering, client_of, engines_for, worst_of
+from inference.services.engines import (
+    EngineChoice,
+    answering,
+    client_of,
+    engines_for,
+    in_order,
+    worst_of,
+)
 from projects.errors import Invalid, Problem, TooMany, Unavailable
 from projects.models import ApiKey, Project
 
@@ -168,10 +175,11 @@ def sample_completions(
     The engine batches what is asked at the same time. Its threads touch no database; rows are written here,
     by the caller's thread, and only for whole answers, so that a killed worker leaves none half made.
     """
-    urls = engines_for(version.engine_name)
+    engine_name = version.engine_name  # here: it may read the project, which a thread must not
+    engines = engines_for(engine_name)
 
     def ask(prompt: Prompt) -> Answer:
-        return _complete(urls, version.engine_name, prompt.messages, sampling)
+        return _complete(engines, engine_name, prompt.messages, sampling)
 
     with ThreadPoolExecutor(max_workers=max(1, min(concurrency, len(prompts)))) as threads:
         asked: dict[Future[Answer], Prompt] = {threads.submit(ask, prompt): prompt for prompt in prompts}
@@ -225,10 +233,10 @@ def gap_numbers(gaps_ms: Iterable[float]) -> dict[str, float | None]:
 
 
 def _complete(
-    urls: list[str], engine_name: str, messages: list[dict[str, Any]], sampling: dict[str, Any]
+    engines: list[EngineChoice], engine_name: str, messages: list[dict[str, Any]], sampling: dict[str, Any]
 ) -> Answer:
     errors: list[EngineError] = []
-    for url in urls:
+    for url in in_order(engines):
         try:
             with answering(url):
                 return client_of(url).complete(

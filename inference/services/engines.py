@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 
 from django.conf import settings
@@ -31,22 +32,43 @@ def client_of(url: str) -> EngineClient:
     return _client(url, settings.ENGINE_API_KEY)
 
 
-def engines_for(engine_name: str) -> list[str]:
-    """The URLs of all engines, the best to ask for this name first.
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine to ask, with what the reconciler last saw of it."""
 
-    Those that hold it, as the reconciler last saw, before those that may not; healthy before not; and the
-    one with the fewest answers in the making in this process. None is left out: what we know may be old.
-    """
+    url: str
+    lacks_it: bool
+    is_unhealthy: bool
+
+
+def engines_for(engine_name: str) -> list[EngineChoice]:
+    """All engines, with what is known of each about this name. None is left out: that may be old."""
     rows = {row.url: row for row in Replica.objects.all()}
+    choices = []
+    for url in settings.ENGINE_URLS:
+        row = rows.get(url)
+        choices.append(
+            EngineChoice(
+                url=url,
+                lacks_it=row is not None and engine_name not in row.loaded,
+                is_unhealthy=row is not None and not row.is_healthy,
+            )
+        )
+    return choices
+
+
+def in_order(choices: list[EngineChoice]) -> list[str]:
+    """The URLs, the best to ask now first: healthy, holding the version, and with the fewest answers.
+
+    Uses no database: call it right before asking, so that requests of one moment are spread.
+    """
     now = time.monotonic()
 
-    def order(url: str) -> tuple[bool, bool, int]:
-        row = rows.get(url)
-        lacks_it = row is not None and engine_name not in row.loaded
-        is_doubtful = now < _avoid_until.get(url, 0) or (row is not None and not row.is_healthy)
-        return is_doubtful, lacks_it, _in_flight[url]
+    def order(choice: EngineChoice) -> tuple[bool, bool, int]:
+        is_doubtful = choice.is_unhealthy or now < _avoid_until.get(choice.url, 0)
+        return is_doubtful, choice.lacks_it, _in_flight[choice.url]
 
-    return sorted(settings.ENGINE_URLS, key=order)
+    return [choice.url for choice in sorted(choices, key=order)]
 
 
 @contextmanager

@@ -78,9 +78,12 @@ def load_on_all(version: Version) -> float:
     began = time.monotonic()
     with _lease() as holder:
         healthy = _healthy()
-        _each([partial(_load, client, cards, version) for client, cards in healthy], holder)
-        for client, _ in healthy:
-            _note(client)
+        try:
+            _each([_load_job(client, cards, version) for client, cards in healthy], holder)
+            for client, _ in healthy:
+                _note(client)
+        except EngineError as error:
+            raise Unavailable(f"{error.message}. Try again.", code="engine_unavailable") from error
     return (time.monotonic() - began) * 1000
 
 
@@ -170,7 +173,7 @@ def _mend(client: EngineClient, holder: uuid.UUID) -> None:
             try:
                 check_files(version)
                 logger.info("loading %s on %s", name, client.url)
-                _each([partial(_load, client, cards, version)], holder)
+                _each([_load_job(client, cards, version)], holder)
             except PromotionRefused as error:
                 messages.append(error.message)
         _note(client, wanted=wanted, message=" ".join(messages))
@@ -197,18 +200,24 @@ def _is_busy(card: ModelCard) -> bool:
     return running.filter(version__project__slug=slug, version__number=int(number)).exists()
 
 
-def _load(client: EngineClient, cards: dict[str, ModelCard], version: Version) -> None:
-    card = cards.get(version.engine_name)
-    if _fits(card, version):
-        return
-    try:
-        if card is not None:  # another artifact under our name: a project of the same slug, long gone
-            client.unload(version.engine_name, timeout=LOAD_SECONDS)
-        client.load(version.engine_name, str(version.folder), timeout=LOAD_SECONDS)
-    except EngineUnavailable:
-        raise
-    except EngineError as error:
-        raise PromotionRefused(f"{client.url} refuses {version.label}: {error.message}.") from error
+def _load_job(client: EngineClient, cards: dict[str, ModelCard], version: Version) -> Callable[[], None]:
+    """Loads the version where it is missing. The job itself runs in a thread and touches no database."""
+    name, label, folder = version.engine_name, version.label, str(version.folder)
+    is_there, is_another = _fits(cards.get(name), version), name in cards
+
+    def load() -> None:
+        if is_there:
+            return
+        try:
+            if is_another:  # under our name: of a project of the same slug, long gone
+                client.unload(name, timeout=LOAD_SECONDS)
+            client.load(name, folder, timeout=LOAD_SECONDS)
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            raise PromotionRefused(f"{client.url} refuses {label}: {error.message}.") from error
+
+    return load
 
 
 def _fits(card: ModelCard | None, version: Version) -> bool:
