@@ -4,6 +4,7 @@ export PATH="$root/.venv/bin:$PATH"
 export MODEL_DIR="${MODEL_DIR:-$root/var/models/smollm2-135m-instruct}"
 export ENGINE_SERVED_NAME="${ENGINE_SERVED_NAME:-$(basename "$MODEL_DIR")}"
 export ARTIFACTS_DIR="${ARTIFACTS_DIR:-${VAR_DIR:-$root/var}/artifacts}"
+export ENGINE_URLS="${ENGINE_URLS:-http://127.0.0.1:${ENGINE_PORT:-8001}}"
 if [ -z "${ENGINE_API_KEY:-}${ENGINE_API_KEY_FILE:-}" ] && [ -r "$root/var/secrets/engine_api_key" ]; then
     export ENGINE_API_KEY_FILE="$root/var/secrets/engine_api_key"
 fi

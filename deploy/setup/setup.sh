@@ -171,12 +171,14 @@ case $target in
 esac
 [ -w . ] || fail "$root is not writable for $(id -un): clone the project into a folder of your own"
 mkdir -p var
-if [ "$target" = demo ] || [ "$target" = up ]; then
-    # Better now than after minutes of installing.
-    if (exec 3<>"/dev/tcp/127.0.0.1/${PORT:-8000}") 2>/dev/null; then
-        fail "port ${PORT:-8000} is taken. Stop what listens there, or choose another: PORT=8010 make $target"
+# Better now than after minutes of installing. The demo finds a free port for its engine by itself.
+refuse_taken() {
+    if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
+        fail "port $2 is taken. Stop what listens there, or choose another: $1=$(($2 + 10)) make $target"
     fi
-fi
+}
+case $target in demo | up) refuse_taken PORT "${PORT:-8000}" ;; esac
+[ "$target" != up ] || refuse_taken ENGINE_PORT "${ENGINE_PORT:-8001}"
 exec 9>var/.setup.lock
 flock -n 9 || { echo "another setup is running here, waiting for it" && flock 9; }
 
