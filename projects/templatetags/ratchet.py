@@ -6,6 +6,7 @@ from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import pgettext
 
 register = template.Library()
 
@@ -48,3 +49,95 @@ def seconds(value: float | None) -> str:
 def at(mapping: dict[str, object] | None, key: str) -> object:
     """The value at a key that the template computes."""
     return (mapping or {}).get(key)
+
+
+@register.filter
+def version_number(label: str | None) -> str:
+    """`kitchen@v7` -> `v7`: inside a project its name says nothing."""
+    return (label or "–").rpartition("@")[2]
+
+
+@register.filter
+def unlocalized(value: float) -> str:
+    """A number as SVG and HTML attributes need it, with a point in every language."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+_TONES = {
+    "finished": "is-good",
+    "promote": "is-good",
+    "available": "is-good",
+    "failed": "is-bad",
+    "reject": "is-bad",
+    "damaged": "is-bad",
+    "erased": "is-bad",
+    "insufficient": "is-warn",
+    "running": "is-live",
+    "queued": "is-live",
+    "judging": "is-live",
+    "answering": "is-live",
+}
+
+
+@register.filter
+def tone(state: str) -> str:
+    """The class that colours a state; the word beside it says the same."""
+    return _TONES.get(state, "")
+
+
+@register.filter
+def state_label(state: str) -> str:
+    """The words for a state of a run, an evaluation, a version or a deployment."""
+    labels = {
+        "queued": pgettext("state", "waiting"),
+        "running": pgettext("state", "running"),
+        "finished": pgettext("state", "finished"),
+        "failed": pgettext("state", "failed"),
+        "cancelled": pgettext("state", "cancelled"),
+        "answering": pgettext("state", "answering"),
+        "judging": pgettext("state", "being judged"),
+        "decided": pgettext("state", "decided"),
+        "promote": pgettext("state", "promote"),
+        "reject": pgettext("state", "reject"),
+        "insufficient": pgettext("state", "not enough evidence"),
+        "available": pgettext("state", "available"),
+        "damaged": pgettext("state", "damaged"),
+        "erased": pgettext("state", "erased"),
+        "first": pgettext("state", "first"),
+        "canary": pgettext("state", "canary"),
+        "rollback": pgettext("state", "rollback"),
+        "ready": pgettext("state", "ready"),
+    }
+    return labels.get(state, state)
+
+
+@register.filter
+def words(key: str) -> str:
+    """`both_bad` -> `both bad`."""
+    return str(key).replace("_", " ")
+
+
+@register.filter
+def words_list(text: str) -> list[str]:
+    return text.split()
+
+
+@register.filter
+def is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+@register.filter
+def short_digest(digest: str) -> str:
+    """The first twelve characters of a digest, enough to tell two apart by eye."""
+    return digest.rpartition(":")[2][:12]
+
+
+@register.filter
+def compact(value: object) -> str:
+    """Numbers that people compare at a glance: 1,234,567; 0.0123; 1.2e-09. Anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.4g}"

@@ -1,0 +1,22 @@
+"""Addresses of the pages where people talk and judge."""
+
+from django.urls import path
+
+from feedback.pages import chat, compare
+
+urlpatterns = [
+    path("p/<slug:slug>/chat/", chat.chat, name="chat"),
+    path("p/<slug:slug>/chat/ask", chat.ask, name="ask"),
+    path("p/<slug:slug>/chat/<uuid:conversation_id>/", chat.chat, name="conversation"),
+    path("p/<slug:slug>/answers/<uuid:completion_id>/", chat.answer, name="answer"),
+    path("p/<slug:slug>/answers/<uuid:completion_id>/rate", chat.rate, name="rate"),
+    path("p/<slug:slug>/answers/<uuid:completion_id>/correct", chat.correct, name="correct"),
+    path("p/<slug:slug>/questions/<uuid:prompt_id>/again", chat.again, name="again"),
+    path("p/<slug:slug>/questions/<uuid:prompt_id>/prefer", chat.prefer, name="prefer"),
+    path("p/<slug:slug>/judgements/<uuid:feedback_id>/retract", chat.retract, name="retract"),
+    path("p/<slug:slug>/guidelines/", chat.guidelines, name="guidelines"),
+    path("p/<slug:slug>/engine/", chat.engine_state, name="engine_state"),
+    path("p/<slug:slug>/compare/", compare.compare, name="compare"),
+    path("p/<slug:slug>/compare/undo", compare.undo, name="undo"),
+    path("p/<slug:slug>/compare/<uuid:assignment_id>/vote", compare.vote, name="vote"),
+]

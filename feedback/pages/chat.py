@@ -1,0 +1,251 @@
+"""Chat: talk with what serves, and say on the spot what is good, what is bad and what would be better."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.translation import gettext
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST, require_http_methods
+
+from feedback.errors import AlreadyJudged, NotStanding
+from feedback.forms import optional_uuid, person
+from feedback.markdown import render_markdown
+from feedback.models import Feedback, Preference
+from feedback.services.conversations import ask as record_question
+from feedback.services.judge import Judge
+from feedback.services.queue import RANKS
+from feedback.services.record import record_correction, record_preference, record_rating, retract_feedback
+from feedback.threads import (
+    ShownAnswer,
+    completion_for,
+    conversation_for,
+    conversations_of,
+    question_for,
+    show,
+    turn_of,
+    turns_of,
+)
+from inference.models import Completion, Prompt
+from inference.relay import start_answer
+from projects.access import project_for
+from projects.errors import Invalid, Problem
+from projects.models import Project
+from projects.offload import in_database
+
+
+@login_required
+@never_cache
+@require_GET
+def chat(request: HttpRequest, slug: str, conversation_id: UUID | None = None) -> HttpResponse:
+    project, user = project_for(request, slug), person(request)
+    conversation = conversation_for(project, user, conversation_id) if conversation_id else None
+    context = {
+        "project": project,
+        "conversation": conversation,
+        "conversations": conversations_of(project, user),
+        "turns": turns_of(conversation, user) if conversation else [],
+    }
+    return render(request, "feedback/chat.html", context)
+
+
+@login_required
+@never_cache
+@require_GET
+def answer(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
+    """One answer as it stands: what a page puts in place of the stream when that is done."""
+    project = project_for(request, slug)
+    return _answer(request, project, completion_for(project, person(request), completion_id))
+
+
+@login_required
+@require_POST
+def rate(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
+    """A thumb; or the same again with reasons and comment, superseding the first."""
+    project, user = project_for(request, slug), person(request)
+    completion = completion_for(project, user, completion_id)
+    value = {"1": 1, "-1": -1}.get(request.POST.get("value", ""))
+    if value is None:
+        raise Invalid(gettext("A thumb is up or down."), param="value")
+    try:
+        record_rating(
+            project=project,
+            judge=Judge(user=user),
+            completion_id=completion.pk,
+            value=value,
+            reasons=request.POST.getlist("reasons"),
+            comment=request.POST.get("comment", ""),
+            source=Feedback.Source.UI,
+            id=optional_uuid(request, "id"),
+            supersedes=optional_uuid(request, "supersedes"),
+        )
+    except (AlreadyJudged, NotStanding):
+        pass  # said in another tab meanwhile: show what stands
+    return _answer(request, project, completion, saved="comment" in request.POST)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def correct(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
+    """The editor in place of the answer; posted, the better text."""
+    project, user = project_for(request, slug), person(request)
+    completion = completion_for(project, user, completion_id)
+    shown = show(completion, user)
+    if request.method == "GET":
+        draft = shown.correction.text if shown.correction else completion.text
+        return _editor(request, project, shown, draft)
+    text = request.POST.get("text", "")
+    try:
+        record_correction(
+            project=project,
+            judge=Judge(user=user),
+            completion_id=completion.pk,
+            text=text,
+            source=Feedback.Source.UI,
+            id=optional_uuid(request, "id"),
+            supersedes=optional_uuid(request, "supersedes"),
+        )
+    except Invalid as refused:
+        return _editor(request, project, shown, text, refusal=refused.message)
+    except (AlreadyJudged, NotStanding):
+        return _editor(
+            request, project, shown, text, refusal=gettext("You changed this in another tab. Save again to replace that.")
+        )
+    return _answer(request, project, completion)
+
+
+@login_required
+@require_POST
+def prefer(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
+    """Which of the two answers in the chat is better."""
+    project, user = project_for(request, slug), person(request)
+    prompt = question_for(project, user, prompt_id)
+    verdict = request.POST.get("verdict", "")
+    if verdict not in RANKS:
+        raise Invalid(gettext("Choose left, right, same or both bad."), param="verdict")
+    candidates = [optional_uuid(request, side) for side in ("left", "right")]
+    ranks = RANKS[verdict]  # type: ignore[index]  # checked above
+    try:
+        record_preference(
+            project=project,
+            judge=Judge(user=user),
+            candidates=[one for one in candidates if one],
+            ranks=ranks,
+            all_bad=ranks is None,
+            source=Feedback.Source.UI,
+            id=optional_uuid(request, "id"),
+            supersedes=optional_uuid(request, "supersedes"),
+        )
+    except (AlreadyJudged, NotStanding):
+        pass  # said in another tab meanwhile: show what stands
+    return _turn(request, prompt)
+
+
+@login_required
+@require_POST
+def retract(request: HttpRequest, slug: str, feedback_id: UUID) -> HttpResponse:
+    """Take a judgement back; the answer, or the turn of a preference, as it stands then."""
+    project, user = project_for(request, slug), person(request)
+    row, _ = retract_feedback(project=project, judge=Judge(user=user), feedback_id=feedback_id)
+    if isinstance(row, Preference):
+        return _turn(request, row.prompt)
+    return _answer(request, project, completion_for(project, user, row.completion_id))
+
+
+@login_required
+@require_POST
+async def ask(request: HttpRequest, slug: str) -> HttpResponse:
+    """Record the question and start its answer. When no engine takes it, the question stands and can be asked again."""
+    prompt = await in_database(_record_question, request, slug)
+    refusal = await _start(prompt)
+    return await in_database(_asked, request, prompt, refusal)
+
+
+@login_required
+@require_POST
+async def again(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
+    """Another answer to the same question, shown beside the last one, for a comparison."""
+    prompt = await in_database(_find_question, request, slug, prompt_id)
+    refusal = await _start(prompt)
+    return await in_database(_turn, request, prompt, refusal)
+
+
+async def _start(prompt: Prompt) -> str:
+    """Start an answer; why not, when it could not be."""
+    try:
+        await start_answer(project=prompt.project, prompt=prompt, sticky=str(prompt.conversation_id))
+    except Problem as problem:
+        return problem.message
+    return ""
+
+
+@login_required
+@never_cache
+@require_GET
+def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
+    """What raters are asked to look for."""
+    project = project_for(request, slug)
+    context = {"project": project, "guidelines": render_markdown(project.guidelines)}
+    return render(request, "feedback/_guidelines.html", context)
+
+
+@login_required
+@never_cache
+@require_GET
+def engine_state(request: HttpRequest, slug: str) -> HttpResponse:
+    """The banner, or nothing."""
+    project_for(request, slug)
+    return render(request, "feedback/_engine_state.html")
+
+
+# --- halves of the asynchronous views --------------------------------------------------------------------
+def _record_question(request: HttpRequest, slug: str) -> Prompt:
+    project, user = project_for(request, slug), person(request)
+    conversation_id = optional_uuid(request, "conversation")
+    conversation = conversation_for(project, user, conversation_id) if conversation_id else None
+    return record_question(
+        project=project, owner=user, text=request.POST.get("text", ""), conversation=conversation
+    )
+
+
+def _find_question(request: HttpRequest, slug: str, prompt_id: UUID) -> Prompt:
+    return question_for(project_for(request, slug), person(request), prompt_id)
+
+
+def _asked(request: HttpRequest, prompt: Prompt, refusal: str) -> HttpResponse:
+    """The new turn, with the conversation's id for the next question and the sidebar as it is now."""
+    project, user = prompt.project, person(request)
+    context = {
+        "project": project,
+        "turn": turn_of(prompt, user),
+        "refusal": refusal,
+        "conversation": prompt.conversation,
+        "conversations": conversations_of(project, user),
+    }
+    response = render(request, "feedback/_asked.html", context)
+    address = {"slug": project.slug, "conversation_id": prompt.conversation_id}
+    response["HX-Push-Url"] = reverse("conversation", kwargs=address)
+    return response
+
+
+# --- partials --------------------------------------------------------------------------------------------
+def _answer(request: HttpRequest, project: Project, completion: Completion, **extra: Any) -> HttpResponse:
+    shown = show(completion, person(request))
+    return render(request, "feedback/_answer.html", {"project": project, "shown": shown, **extra})
+
+
+def _editor(
+    request: HttpRequest, project: Project, shown: ShownAnswer, draft: str, refusal: str = ""
+) -> HttpResponse:
+    context = {"project": project, "shown": shown, "editing": True, "draft": draft, "refusal": refusal}
+    return render(request, "feedback/_answer.html", context)
+
+
+def _turn(request: HttpRequest, prompt: Prompt, refusal: str = "") -> HttpResponse:
+    context = {"project": prompt.project, "turn": turn_of(prompt, person(request)), "refusal": refusal}
+    return render(request, "feedback/_turn.html", context)

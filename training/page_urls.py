@@ -1,0 +1,20 @@
+"""Addresses of the loop and what it is made of."""
+
+from django.urls import path
+
+from training.pages import actions, evaluations, loop, runs, versions
+
+urlpatterns = [
+    path("p/<slug:slug>/", loop.loop, name="loop"),
+    path("p/<slug:slug>/runs/", runs.runs, name="runs"),
+    path("p/<slug:slug>/runs/start", actions.start_run, name="start_run"),
+    path("p/<slug:slug>/runs/<int:number>/", runs.run, name="run"),
+    path("p/<slug:slug>/runs/<int:number>/events", runs.run_events, name="run_events"),
+    path("p/<slug:slug>/runs/<int:number>/cancel", actions.stop_run, name="cancel_run"),
+    path("p/<slug:slug>/evaluations/start", actions.evaluate, name="start_evaluation"),
+    path("p/<slug:slug>/evaluations/<int:number>/", evaluations.evaluation, name="evaluation"),
+    path("p/<slug:slug>/evaluations/<int:number>/decide", actions.decide_evaluation, name="decide_evaluation"),
+    path("p/<slug:slug>/versions/", versions.versions, name="versions"),
+    path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
+    path("p/<slug:slug>/versions/roll-back", actions.roll_back, name="roll_back"),
+]

@@ -1,0 +1,1 @@
+"""The loop, its datasets, runs, evaluations and versions, as pages."""

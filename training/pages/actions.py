@@ -1,0 +1,172 @@
+"""What a manager does from a page: start a run, evaluate, decide, promote, roll back, cancel.
+
+Each is one service call. A refusal comes back as its sentence on the page where the button was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext
+from django.views.decorators.http import require_POST
+
+from feedback.forms import person
+from inference.models import Version
+from inference.services.versions import current
+from projects.access import project_for
+from projects.errors import Invalid, NotFound, Problem
+from projects.models import Membership, Project
+from projects.services import Actor
+from training.models import Dataset, Evaluation, Run
+from training.services.evaluations import create_evaluation, decide
+from training.services.promotion import promote_version, rollback_version
+from training.services.runs import cancel_run, create_run
+
+SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
+BACK = ("loop", "runs", "versions")  # pages that carry the buttons
+
+
+def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A POST by a manager of the project; a Problem becomes a message on the page that it came from."""
+
+    @login_required
+    @require_POST
+    @wraps(act)
+    def view(request: HttpRequest, slug: str, **kwargs: int) -> HttpResponse:
+        project = project_for(request, slug, Membership.Role.MANAGER)
+        try:
+            return act(request, project, Actor(user=person(request)), **kwargs)
+        except NotFound:
+            raise
+        except Problem as problem:
+            messages.error(request, problem.message)
+            return _back(request, project, **kwargs)
+
+    return view
+
+
+@manager_action
+def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
+    number = request.POST.get("dataset", "")
+    dataset = Dataset.objects.filter(project=project, number=int(number)).first() if number.isdecimal() and len(number) < 9 else None
+    run = create_run(
+        project=project,
+        method=request.POST.get("method", "dpo"),
+        dataset=dataset,
+        config=_config(request.POST.get("config", "")),
+        actor=actor,
+    )
+    messages.success(request, gettext("Run %(n)d waits for a trainer.") % {"n": run.number})
+    return redirect("run", slug=project.slug, number=run.number)
+
+
+@manager_action
+def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
+    run = Run.objects.select_related("project").filter(project=project, number=number).first()
+    if run is None:
+        raise NotFound()
+    cancel_run(run=run, actor=actor)
+    messages.success(request, gettext("The run is being cancelled."))
+    return redirect("run", slug=project.slug, number=number)
+
+
+@manager_action
+def evaluate(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
+    evaluation = create_evaluation(
+        project=project, candidate=_version(request, project), sample=True, actor=actor
+    )
+    return redirect("evaluation", slug=project.slug, number=evaluation.number)
+
+
+@manager_action
+def decide_evaluation(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
+    evaluation = Evaluation.objects.select_related(
+        "project", "candidate__project", "champion__project"
+    ).filter(project=project, number=number)
+    found = evaluation.first()
+    if found is None:
+        raise NotFound()
+    decide(evaluation=found, actor=actor)
+    return redirect("evaluation", slug=project.slug, number=number)
+
+
+@manager_action
+def promote(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
+    share = SHARES.get(request.POST.get("share", "100"))
+    if share is None:
+        raise Invalid(gettext("Choose one of the shares."), param="share")
+    deployment = promote_version(
+        project=project,
+        version=_version(request, project),
+        actor=actor,
+        reason=request.POST.get("reason", ""),
+        share=share,
+        override=request.POST.get("override") == "yes",
+    )
+    said = gettext("Deployment %(n)d serves now.") % {"n": deployment.number}
+    messages.success(request, said)
+    return _back(request, project)
+
+
+@manager_action
+def roll_back(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
+    deployment = rollback_version(project=project, actor=actor, reason=request.POST.get("reason", ""))
+    said = gettext("Back to v%(v)d: deployment %(n)d serves now.")
+    messages.success(request, said % {"v": deployment.champion.number, "n": deployment.number})
+    return _back(request, project)
+
+
+def choices_for(project: Project) -> dict[str, Any]:
+    """What the dialogs offer: versions that can serve and do not, datasets, and the way back."""
+    deployment = current(project)
+    versions = (
+        Version.objects.filter(project=project, status=Version.Status.AVAILABLE)
+        .exclude(kind=Version.Kind.REWARD)
+        .exclude(pk=deployment.champion_id)
+        .select_related("project")
+    )
+    return {
+        "deployment": deployment,
+        "servable": list(versions),
+        "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),
+    }
+
+
+def _version(request: HttpRequest, project: Project) -> Version:
+    number = request.POST.get("version", "")
+    found = (
+        Version.objects.select_related("project").filter(project=project, number=int(number)).first()
+        if number.isdecimal() and len(number) < 9
+        else None
+    )
+    if found is None:
+        raise Invalid(gettext("Choose a version."), param="version")
+    return found
+
+
+def _config(text: str) -> dict[str, Any] | None:
+    """Hyperparameters as JSON, nothing when the field is empty."""
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Invalid(gettext("The settings are not valid JSON: %s.") % error, param="config") from error
+    if not isinstance(value, dict):
+        raise Invalid(gettext('Write the settings as an object, such as {"epochs": 2}.'), param="config")
+    return value
+
+
+def _back(request: HttpRequest, project: Project, **kwargs: Any) -> HttpResponse:
+    """To the page that the button was on, by its name."""
+    page = request.POST.get("back", "")
+    if page in ("run", "evaluation") and "number" in kwargs:
+        return redirect(page, slug=project.slug, number=kwargs["number"])
+    return redirect(page if page in BACK else "loop", slug=project.slug)
