@@ -1,0 +1,131 @@
+"""Whatever goes wrong, a program reads the one shape with a request id, and never a 5xx of its own making."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import close_old_connections, connection, connections
+from django.test import Client
+
+from feedback.api import judgements
+from tests.cast import Cast, error_of
+
+
+def test_an_unknown_address(cast: Cast):
+    for path in ("/api/v1/nothing", "/api/nothing", "/v1/nothing", "/api/v1/prompts/../../etc/passwd"):
+        response = cast.get(path)
+        assert response.status_code == 404
+        assert error_of(response)["code"] == "not_found"
+
+
+def test_a_bad_host_is_refused_in_the_one_shape(cast: Cast):
+    response = Client().get("/api/v1/prompts", headers={**cast.auth(), "host": "evil.example"})
+    assert response.status_code == 400
+    assert error_of(response)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"),
+    [
+        ("abc-1.2_3", True),
+        ("x" * 64, True),
+        ("x" * 65, False),
+        ("a b", False),
+        ("<script>", False),
+        ("", False),
+    ],
+)
+def test_the_request_id_is_the_clients_when_it_is_well_formed(cast: Cast, given: str, is_kept: bool):
+    response = Client().get("/api/v1/prompts", headers={"x-request-id": given})
+    assert (error_of(response)["request_id"] == given) is is_kept
+
+
+def test_our_own_bug_is_a_500_that_tells_nothing(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise KeyError("the secret of the house")
+
+    monkeypatch.setattr(judgements, "record_judgement", broken)
+    body = {"kind": "flag", "completion_id": "01890a5d-ac96-774b-bcce-b302099a8057", "reason": "spam"}
+    response = cast.post("feedback", body)
+    assert response.status_code == 500
+    assert (error_of(response)["type"], error_of(response)["code"]) == ("server_error", "internal_error")
+    assert "secret" not in response.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_that_is_away_is_503_with_retry_after(cast: Cast):
+    body = {"items": [{"kind": "flag"}]}
+    with database_away():
+        for response in (
+            cast.post("feedback/batch", body),
+            cast.get("/api/v1/prompts") if is_postgres() else None,
+        ):
+            if response is not None:
+                assert response.status_code == 503
+                assert error_of(response)["code"] == "database_unavailable"
+                assert int(response.headers["Retry-After"]) > 0
+    assert cast.post("feedback/batch", body).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_was_cut_costs_one_503(cast: Cast):
+    if not is_postgres():
+        pytest.skip("SQLite has no connections to cut")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        pid = cursor.fetchone()[0]
+    with outside() as other:
+        other.execute("SELECT pg_terminate_backend(%s)", [pid])
+    statuses = []
+    for _ in range(2):
+        statuses.append(cast.get("prompts").status_code)
+        close_old_connections()  # a server does so after each request; Django's test client does not
+    assert statuses == [503, 200]
+
+
+def is_postgres() -> bool:
+    return connection.vendor == "postgresql"
+
+
+@contextmanager
+def database_away() -> Iterator[None]:
+    """No connection is to be had: PostgreSQL's pool is empty, or another process holds SQLite's file."""
+    if is_postgres():
+        connection.close()
+        pool: Any = connection.pool  # type: ignore[attr-defined]
+        held = [pool.getconn() for _ in range(pool.max_size)]
+        try:
+            yield
+        finally:
+            for one in held:
+                pool.putconn(one)
+    else:
+        other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout = 100")
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.rollback()
+            other.close()
+
+
+@contextmanager
+def outside() -> Iterator[Any]:
+    """A cursor that is none of the pool's."""
+    import psycopg
+
+    settings = connections["default"].settings_dict
+    with psycopg.connect(
+        host=settings["HOST"],
+        port=settings["PORT"],
+        user=settings["USER"],
+        dbname=settings["NAME"],
+        autocommit=True,
+    ) as other:
+        yield other
