@@ -8,6 +8,8 @@ SHELL := /bin/bash
 SETUP := @deploy/setup/setup.sh
 RUN := @deploy/setup/run
 STEP := @deploy/setup/step
+# A test that hangs ends the run instead of the patience; its stack is printed before (pyproject.toml).
+PYTEST := timeout --foreground --kill-after=10 600 python -m pytest
 FAST := not slow and not browser and not model
 
 export MODEL ?= default
@@ -29,15 +31,15 @@ check: ## format, lint, types, import rules, unit tests: under a minute
 	$(STEP) "format" ruff format --check .
 	$(STEP) "lint" ruff check .
 	$(STEP) "import rules" lint-imports
-	$(STEP) "unit tests" env RATCHET_TEST_BACKEND=embedded python -m pytest -m unit
+	$(STEP) "unit tests" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -m unit
 	$(STEP) "types" mypy .
 
 test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 	$(SETUP) test
 	@$(MAKE) --no-print-directory check
-	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services python -m pytest -n 2 -m "$(FAST)"
-	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded python -m pytest -n 2 -m "$(FAST)"
-	$(STEP) "models, browser and slow tests" env RATCHET_TEST_BACKEND=services python -m pytest -m "slow or browser or model" --durations 10
+	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m "$(FAST)"
+	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m "$(FAST)"
+	$(STEP) "models, browser and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -m "slow or browser or model" --durations 10
 
 bench: ## measure a claim: make bench NAME=swap; all of them without NAME
 	$(SETUP) bench

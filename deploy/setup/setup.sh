@@ -105,9 +105,11 @@ install_packages() {
         sleep 0.5
         if [ $((SECONDS - started)) -ge "$next" ]; then
             next=$((next + 15))
-            local doing="getting"
-            grep -q '^Installing collected' "$log" && doing="unpacking"
-            echo "      $((SECONDS - started)) s: $doing, $(grep -c '^Collecting' "$log") packages so far"
+            if grep -q '^Installing collected' "$log"; then
+                echo "      $((SECONDS - started)) s: unpacking"
+            else
+                echo "      $((SECONDS - started)) s: $(grep -c '^Collecting' "$log") packages found"
+            fi
         fi
     done
     wait "$pip_process" || explain_pip
