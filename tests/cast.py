@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -40,6 +40,8 @@ class Cast:
     key: str  # generate, feedback:write, feedback:read, data:read
     manage_key: str  # every scope
     foreign_key: str  # every scope, in the garden
+    # A 5xx is an answer to look at, not an exception to die of.
+    client: Client = field(default_factory=lambda: Client(raise_request_exception=False))
 
     @property
     def v1(self) -> Version:
@@ -112,26 +114,21 @@ class Cast:
 
     # --- the REST API ---------------------------------------------------------------------------------
     def get(self, path: str, params: dict[str, Any] | None = None, *, key: str | None = None) -> Any:
-        return self._client().get(_url(path), params or {}, headers=self.auth(key))
+        return self.client.get(_url(path), params or {}, headers=self.auth(key))
 
     def post(self, path: str, body: Any = None, *, key: str | None = None, **extra: Any) -> Any:
         """`body` is sent as JSON; bytes are sent as they are."""
         raw = body if isinstance(body, bytes) else json.dumps({} if body is None else body).encode()
         content_type = extra.pop("content_type", "application/json")
         headers = {**self.auth(key), **extra.pop("headers", {})}
-        return self._client().post(_url(path), raw, content_type=content_type, headers=headers, **extra)
+        return self.client.post(_url(path), raw, content_type=content_type, headers=headers, **extra)
 
     def delete(self, path: str, *, key: str | None = None) -> Any:
-        return self._client().delete(_url(path), headers=self.auth(key))
+        return self.client.delete(_url(path), headers=self.auth(key))
 
     def auth(self, key: str | None = None) -> dict[str, str]:
         """Headers for `key`, the project's own by default; "" sends none."""
         return {} if key == "" else {"authorization": f"Bearer {key or self.key}"}
-
-    @staticmethod
-    def _client() -> Client:
-        # A 5xx is an answer to look at, not an exception to die of.
-        return Client(raise_request_exception=False)
 
 
 def error_of(response: Any) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def record_preference(
         comment=comment,
     )
     sides = [
-        Candidate(preference=row, completion=completion, position=place, rank=ranks[place] if ranks else None)
+        Candidate(completion=completion, position=place, rank=ranks[place] if ranks else None)
         for place, completion in enumerate(completions)
     ]
     same = {"candidate_set": row.candidate_set}
@@ -255,6 +255,8 @@ def _append(
     try:
         with transaction.atomic():
             row.save(force_insert=True)
+            for side in sides:
+                side.preference = row  # now that it has its id, which may be the client's
             Candidate.objects.bulk_create(sides)
     except IntegrityError:
         first = model.objects.usable().filter(judge=judge.key, **same).values_list("pk", flat=True).first()
