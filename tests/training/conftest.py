@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 
 from feedback.services.judge import Judge
 from feedback.services.record import record_preference
 from inference.artifact import write_manifest
-from inference.models import Completion, Version
-from inference.services.versions import register_version
+from inference.models import Completion
 from projects.services import Actor
 from tests.cast import Cast
 from training.models import Run
 from training.services import methods, runs, supervisor
-
-BASE_DIGEST = "name:tiny"
 
 
 def vote(cast: Cast, better: Completion, worse: Completion, *, subject: str = "", tie: bool = False) -> Any:
@@ -51,23 +47,15 @@ def judged(cast: Cast, count: int, *, start: int = 0) -> list[Any]:
     return rows
 
 
-def adapter(cast: Cast, folder: Path, *, number: int = 0, **facts: Any) -> Version:
-    """A registered adapter of the kitchen, with files of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps({"r": number}))
-    (folder / "adapter_model.safetensors").write_bytes(bytes([number]) * 64)
-    write_manifest(folder, kind="adapter", **facts)
-    return register_version(project=cast.project, kind=Version.Kind.ADAPTER, artifact=folder)
-
-
 @pytest.fixture
-def base_model() -> None:
-    """A manifest in MODEL_DIR, where no weights are needed."""
-    folder = Path(settings.MODEL_DIR)
-    if not (folder / "manifest.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text("{}")
-        write_manifest(folder, kind="base")
+def base_model(settings: Any, tmp_path: Path) -> Path:
+    """A manifest as MODEL_DIR's, where no weights are needed. Before `cast`, whose project begins with it."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    write_manifest(folder, kind="base")
+    settings.MODEL_DIR = folder
+    return folder
 
 
 class Scripted:
@@ -108,9 +96,7 @@ class Scripted:
 
 
 @pytest.fixture
-def scripted(
-    cast: Cast, base_model: None, monkeypatch: pytest.MonkeyPatch, transactional_db: None
-) -> Iterator[Scripted]:
+def scripted(base_model: Path, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scripted]:
     dpo = methods.METHODS["dpo"]
     monkeypatch.setitem(methods.METHODS, "dpo", replace(dpo, module="tests.training.recipe"))
     judged(cast, 24)
