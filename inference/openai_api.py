@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import Field
 
 from inference.relay import Ask, Delta, Generation, hub, prepare_ask
 from inference.services.prompts import validate_messages
 from inference.services.versions import current, held_versions
+from inference.sse import EventStream
 from projects.auth import authenticate_key
 from projects.bodies import LenientBody, parse_body, parse_json
 from projects.errors import Invalid, Problem, error_body
@@ -86,14 +88,9 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
         return _whole(generation)
     wants_usage = bool(body.stream_options and body.stream_options.include_usage)
     request_id = getattr(request, "request_id", "")
-    return StreamingHttpResponse(
+    return EventStream(
         _frames(generation, wants_usage=wants_usage, request_id=request_id),
-        content_type="text/event-stream",
-        headers={
-            "X-Ratchet-Version": ask.label,
-            "Cache-Control": "no-store",
-            "X-Accel-Buffering": "no",
-        },
+        headers={"X-Ratchet-Version": ask.label},
     )
 
 
@@ -146,7 +143,9 @@ def _model_list(request: HttpRequest) -> list[dict[str, Any]]:
     ]
 
 
-async def _frames(generation: Generation, *, wants_usage: bool, request_id: str) -> AsyncIterator[bytes]:
+async def _frames(
+    generation: Generation, *, wants_usage: bool, request_id: str
+) -> AsyncGenerator[bytes, None]:
     """The answer as server-sent events: the role at once, text as it comes, the end when it is committed."""
     head = _head(generation) | {"object": "chat.completion.chunk"}
     if wants_usage:
@@ -165,8 +164,12 @@ async def _frames(generation: Generation, *, wants_usage: bool, request_id: str)
 
     for choice in generation.choices:
         yield chunk(choice.index, {"role": "assistant", "content": ""})
-    async for event in generation.follow(sign_of_life=SIGN_OF_LIFE_SECONDS):
-        yield chunk(event.index, {"content": event.text}) if isinstance(event, Delta) else b": waiting\n\n"
+    async with aclosing(generation.follow(sign_of_life=SIGN_OF_LIFE_SECONDS)) as events:
+        async for event in events:
+            if isinstance(event, Delta):
+                yield chunk(event.index, {"content": event.text})
+            else:
+                yield b": waiting\n\n"
     if generation.problem is not None:
         yield _frame(error_body(generation.problem, request_id))
         return

@@ -16,14 +16,16 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
 from inference.models import Completion
 from inference.relay import Delta, Generation, hub
+from inference.sse import EventStream
 from projects.access import project_for
 from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
 from projects.offload import in_database
@@ -55,11 +57,7 @@ async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> H
         if generation is not None
         else _from_row(completion, seen, request_id)
     )
-    return StreamingHttpResponse(
-        events,
-        content_type="text/event-stream",
-        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-    )
+    return EventStream(events)
 
 
 async def stop(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
@@ -95,14 +93,15 @@ def _find(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> Completi
 
 async def _follow(
     generation: Generation, completion_id: uuid.UUID, seen: int, request_id: str
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     index = next(choice.index for choice in generation.choices if choice.id == completion_id)
     yield b": here\n\n"  # the browser sees an open connection at once
-    async for event in generation.follow(seen=seen, sign_of_life=SIGN_OF_LIFE_SECONDS):
-        if not isinstance(event, Delta):
-            yield b": waiting\n\n"
-        elif event.index == index:
-            yield _event("delta", {"text": event.text}, id_=event.end)
+    async with aclosing(generation.follow(seen=seen, sign_of_life=SIGN_OF_LIFE_SECONDS)) as followed:
+        async for event in followed:
+            if not isinstance(event, Delta):
+                yield b": waiting\n\n"
+            elif event.index == index:
+                yield _event("delta", {"text": event.text}, id_=event.end)
     if generation.problem is not None:
         yield _event("error", error_body(generation.problem, request_id))
     else:
@@ -110,7 +109,7 @@ async def _follow(
         yield _ending(completion, request_id)
 
 
-async def _from_row(completion: Completion, seen: int, request_id: str) -> AsyncIterator[bytes]:
+async def _from_row(completion: Completion, seen: int, request_id: str) -> AsyncGenerator[bytes, None]:
     """For an answer that this process does not make: its row, as soon as it has ended."""
     yield b": here\n\n"
     deadline = time.monotonic() + settings.ANSWER_SECONDS

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -151,7 +151,7 @@ class Generation:
 
     async def follow(
         self, *, seen: int = 0, sign_of_life: float | None = None
-    ) -> AsyncIterator[Delta | Waiting]:
+    ) -> AsyncGenerator[Delta | Waiting, None]:
         """Everything after the first `seen` characters, and ends when the rows are committed.
 
         Then `state`, `problem` and `usage` say how it ended. Leaving early counts as a reader gone.

@@ -233,3 +233,27 @@ def test_headers_and_role_come_before_the_first_token(web: Process, engine: Proc
         for _ in lines:
             pass
     assert admitted < (time.monotonic() - began) / 2
+
+
+def test_a_killed_engine_is_an_error_event_and_the_next_one_serves(
+    web: Process, engine: Process, cast: Cast
+) -> None:
+    body = {"model": "kitchen", "messages": ASKED, "max_tokens": 400, "stream": True}
+    url = f"{web.url}/v1/chat/completions"
+    headers = cast.auth()
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60, trust_env=False) as response:
+        lines = (line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: "))
+        for _, line in zip(range(5), lines, strict=False):
+            completion_id = json.loads(line)["completion_id"]
+        engine.kill()
+        rest = list(lines)
+    assert json.loads(rest[-1])["error"]["code"] == "engine_failed"
+    row = row_of(completion_id)
+    assert (row.state, row.is_judgeable) == ("failed", False)
+    assert row.text, "what was said is kept"
+    refused = post(web, cast.key, {"model": "kitchen", "messages": ASKED})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert Completion.objects.count() == 1
+    engine.start()
+    again = post(web, cast.key, {"model": "kitchen", "messages": ASKED, "max_tokens": 2})
+    assert again.status_code == 200
