@@ -187,6 +187,10 @@ def _claim_held(project: Project, rater: User) -> Assignment | None:
 def _claim_open(project: Project, rater: User, *, skip_locked: bool) -> Assignment | None:
     full: list[UUID] = []
     with transaction.atomic():
+        # One claim a rater at a time: two windows opened together show the same question.
+        User.objects.select_for_update(no_key=True).get(pk=rater.pk)
+        if held := _claim_held(project, rater):
+            return held
         while True:
             open_tasks = _open_tasks(project, rater).exclude(pk__in=full)
             task = open_tasks.select_for_update(of=("self",), skip_locked=skip_locked).first()
