@@ -8,13 +8,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from itertools import combinations
 from typing import Any
 
 from demo.client import Client, DemoError, Json
 from demo.config import ANSWERS_PER_PROMPT, CONCURRENCY, RUN_CONFIG, SAMPLING
 from demo.progress import Progress
 from demo.report import Report
-from demo.tastes import Taste, rank, vote
+from demo.tastes import Taste, vote
 from demo.traffic import Traffic
 
 RATERS = 3
@@ -72,25 +73,28 @@ class Turn:
         return answers
 
     async def _judge_training_answers(self, answers: dict[str, list[Json]]) -> None:
-        self.progress.step(f"{RATERS} scripted raters put the answers in order (taste: {self.taste.name})")
-        items = []
-        for number, (prompt_id, candidates) in enumerate(answers.items()):
-            shown = self.dice.sample(candidates, k=len(candidates))
-            ranks = rank(self.taste, self._question(prompt_id), shown, self.dice)
-            items.append(self._preference(shown, ranks, rater=number % RATERS))
-        await self.client.post_feedback(items)
+        self.progress.step(f"{RATERS} scripted raters compare the answers (taste: {self.taste.name})")
+        battles = [
+            (prompt_id, self.dice.sample(two, k=2))
+            for prompt_id, candidates in answers.items()
+            for two in combinations(candidates, 2)
+        ]
+        await self.client.post_feedback([self._judge(prompt_id, shown) for prompt_id, shown in battles])
 
     def _question(self, prompt_id: str) -> str:
         return str(self.prompts[prompt_id]["messages"][-1]["content"])
 
-    @staticmethod
-    def _preference(shown: list[Json], ranks: list[int] | None, rater: int) -> Json:
+    def _judge(self, prompt_id: str, shown: list[Json]) -> Json:
+        """What one of the raters says of two answers, shown left and right; versions are not named."""
+        choice = vote(self.taste, self._question(prompt_id), shown[0], shown[1], self.dice)
         body: Json = {
             "kind": "preference",
             "candidates": [answer["completion_id"] for answer in shown],
-            "subject": f"rater-{rater}",
+            "subject": f"rater-{self.dice.randrange(RATERS)}",
         }
-        return {**body, "ranks": ranks} if ranks is not None else {**body, "all_bad": True}
+        if choice == "both_bad":
+            return {**body, "all_bad": True}
+        return {**body, "ranks": {"left": [1, 2], "right": [2, 1], "tie": [1, 1]}[choice]}
 
     # --- training -----------------------------------------------------------------------------------
     async def _train(self) -> Json:
@@ -125,13 +129,11 @@ class Turn:
         # Side by side would be fairer to the clock; one version at a time is what the engine batches best.
         for side in sides:
             await self._all((ask(p, side) for p in prompt_ids), len(prompt_ids), CONCURRENCY)
-        items = []
-        for number, prompt_id in enumerate(prompt_ids):
-            shown = [answers[prompt_id, side] for side in self.dice.sample(sorted(sides), k=2)]
-            choice = vote(self.taste, self._question(prompt_id), shown[0], shown[1], self.dice)
-            ranks = {"left": [1, 2], "right": [2, 1], "tie": [1, 1], "both_bad": None}[choice]
-            items.append(self._preference(shown, ranks, rater=number % RATERS))
-        await self.client.post_feedback(items)
+        battles = [
+            (prompt_id, [answers[prompt_id, side] for side in self.dice.sample(sorted(sides), k=2)])
+            for prompt_id in prompt_ids
+        ]
+        await self.client.post_feedback([self._judge(prompt_id, shown) for prompt_id, shown in battles])
         decided = await self.client.post(f"evaluations/{evaluation['number']}/decide", {})
         self.report.set_gate(decided)
         self.progress.note(f"{decided['verdict']}: {decided['reason']}")

@@ -17,13 +17,16 @@ class Command(BaseCommand):
         parser.add_argument("--slug", required=True, help="what programs call it, such as support")
         parser.add_argument("--name", required=True, help="what people read")
         parser.add_argument("--manager", help="name of a user who manages it")
+        parser.add_argument("--gate-share", type=float, help="share of prompts kept for the gate (0.1)")
+        parser.add_argument("--max-tokens", type=int, help="longest answer on pages and in evaluations (256)")
 
     def handle(self, *args: Any, slug: str, name: str, manager: str | None, **options: Any) -> None:
+        fields = {key: options[key] for key in ("gate_share", "max_tokens") if options[key] is not None}
         user = User.objects.filter(username=manager).first() if manager else None
         if manager and user is None:
             raise CommandError(f"There is no user {manager}: manage.py create_user {manager}")
         try:
-            project = start_project(slug=slug, name=name, actor=SYSTEM)
+            project = start_project(slug=slug, name=name, actor=SYSTEM, **fields)
         except Problem as problem:
             raise CommandError(problem.message) from problem
         if user is not None:
