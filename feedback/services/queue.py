@@ -67,17 +67,19 @@ def create_compare_task(
     return task
 
 
-def claim_task(*, project: Project, rater: User) -> Assignment | None:
+def claim_task(*, project: Project, rater: User, besides: Sequence[UUID] = ()) -> Assignment | None:
     """The rater's next question: the one they hold, else an open one, else one made from answers at hand.
 
-    None when there is nothing to ask this rater.
+    `besides`: assignments that the rater's page shows already, so that it can fetch one ahead. None when there
+    is nothing to ask this rater.
     """
+    shown = list(Assignment.objects.filter(pk__in=besides, rater=rater).values_list("task_id", flat=True))
     return (
-        _claim_held(project, rater)
-        or _claim_open(project, rater, skip_locked=True)
-        or _claim_made(project, rater)
+        _claim_held(project, rater, shown)
+        or _claim_open(project, rater, shown, skip_locked=True)
+        or _claim_made(project, rater, shown)
         # Every open task was in somebody's hands for a moment: wait for them this time.
-        or _claim_open(project, rater, skip_locked=False)
+        or _claim_open(project, rater, shown, skip_locked=False)
     )
 
 
@@ -170,13 +172,14 @@ def waiting_count(project: Project, rater: User) -> int:
 
 
 # --- claiming --------------------------------------------------------------------------------------------
-def _claim_held(project: Project, rater: User) -> Assignment | None:
+def _claim_held(project: Project, rater: User, shown: Sequence[UUID]) -> Assignment | None:
     """What the rater holds already, its lease renewed: a reload shows the same question."""
     now = timezone.now()
     held = Assignment.objects.select_related("task__prompt", "task__project", "rater").filter(
         rater=rater, state=Assignment.State.LEASED, lease_until__gt=now
     )
-    held = held.filter(task__in=_askable(Task.objects.filter(project=project, is_open=True), rater))
+    open_tasks = Task.objects.filter(project=project, is_open=True).exclude(pk__in=shown)
+    held = held.filter(task__in=_askable(open_tasks, rater))
     assignment = held.order_by("-lease_until").first()
     if assignment is None:
         return None
@@ -184,12 +187,14 @@ def _claim_held(project: Project, rater: User) -> Assignment | None:
     return assignment if still.update(lease_until=now + LEASE) else None
 
 
-def _claim_open(project: Project, rater: User, *, skip_locked: bool) -> Assignment | None:
-    full: list[UUID] = []
+def _claim_open(
+    project: Project, rater: User, shown: Sequence[UUID], *, skip_locked: bool
+) -> Assignment | None:
+    full = list(shown)
     with transaction.atomic():
         # One claim a rater at a time: two windows opened together show the same question.
         User.objects.select_for_update(no_key=True).get(pk=rater.pk)
-        if held := _claim_held(project, rater):
+        if held := _claim_held(project, rater, shown):
             return held
         while True:
             open_tasks = _open_tasks(project, rater).exclude(pk__in=full)
@@ -203,7 +208,7 @@ def _claim_open(project: Project, rater: User, *, skip_locked: bool) -> Assignme
             full.append(task.pk)
 
 
-def _claim_made(project: Project, rater: User) -> Assignment | None:
+def _claim_made(project: Project, rater: User, shown: Sequence[UUID]) -> Assignment | None:
     """A new question from a prompt that has different answers and about which nobody was asked."""
     while prompt := _askable_prompts(project, rater).order_by("-id").first():
         answers = list(prompt.completions.filter(state=Completion.State.FINISHED, quarantined=False))
@@ -212,7 +217,7 @@ def _claim_made(project: Project, rater: User) -> Assignment | None:
         if others:
             create_compare_task(project=project, prompt=prompt, completions=[answers[0], others[0]])
         # None when somebody else made a question from it first and took it; then the next prompt.
-        if assignment := _claim_open(project, rater, skip_locked=False):
+        if assignment := _claim_open(project, rater, shown, skip_locked=False):
             return assignment
     return None
 
