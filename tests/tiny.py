@@ -1,4 +1,4 @@
-"""A tiny random model with its tokenizer, Llama-shaped, 384 tokens, 100,000 weights, 400 kB.
+"""A tiny random model with its tokenizer and adapters, Llama-shaped, 384 tokens, 100,000 weights, 400 kB.
 
 The tests that need a model use it in place of the real one, so that they need no network and no download.
 The same seed gives the same bytes. It speaks ChatML, as the default model does, and adds that model's habit
@@ -61,6 +61,36 @@ def build_tiny_model(folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_manifest(folder, kind="base", name=f"tiny-{seed}")
+    return folder
+
+
+def build_tiny_adapter(folder: Path, base: Path, *, seed: int = 1, size: float = 0.3) -> Path:
+    """Write a random LoRA adapter of rank 4 for the tiny model of `base`, with its manifest, and return it.
+
+    `size` is the norm of each update, relative to the weight that it changes.
+    """
+    import json
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    tensors = {}
+    for name, weight in load_file(base / "model.safetensors").items():
+        module = name.removesuffix(".weight")
+        if module.split(".")[-1] not in targets:
+            continue
+        down = torch.randn(4, weight.shape[1], generator=generator)
+        up = torch.randn(weight.shape[0], 4, generator=generator)
+        up *= size * weight.norm() / (2 * (up @ down).norm())  # 2 is alpha / r
+        tensors[f"base_model.model.{module}.lora_A.weight"] = down
+        tensors[f"base_model.model.{module}.lora_B.weight"] = up
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": targets}))
+    write_manifest(folder, kind="adapter", name=folder.name)
     return folder
 
 

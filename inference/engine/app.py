@@ -7,7 +7,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -102,10 +102,10 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
         return guard
 
     async def not_here(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        code = "method_not_allowed" if error.status_code == 405 else "not_found"
-        shape = {"type": "invalid_request_error", "code": code, "message": error.detail, "param": None}
-        return JSONResponse({"error": shape}, status_code=error.status_code, headers=error.headers)
+        known = cast(HTTPException, error)
+        code = "method_not_allowed" if known.status_code == 405 else "not_found"
+        shape = {"type": "invalid_request_error", "code": code, "message": known.detail, "param": None}
+        return JSONResponse({"error": shape}, status_code=known.status_code, headers=known.headers)
 
     async def broken(request: Request, error: Exception) -> Response:
         return _refusal(EngineError("something went wrong in the engine; its log says what"))

@@ -24,7 +24,7 @@ class ChatTokenizer:
         self.eos = sorted({token for token in [*said, tokenizer.eos_token_id] if token is not None})
 
     def encode(self, messages: Sequence[Message] | Sequence[dict[str, str]]) -> list[int]:
-        """Token ids of the prompt, up to where the answer begins. Raises InvalidRequest by the template's word.
+        """Token ids of the prompt, to where the answer begins. Raises InvalidRequest when the template does.
 
         Without a system message some templates add one of their own; that is the model's habit, and kept.
         """

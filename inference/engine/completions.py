@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+from inference.engine.chat import ChatTokenizer
 from inference.engine.errors import DeadlineExceeded, EngineError, InvalidRequest, Overloaded, Unavailable
 from inference.engine.lane import Event, Generation
 from inference.engine.metrics import Metrics
@@ -26,9 +27,8 @@ class Completion:
 
     def __init__(
         self, request: ChatRequest, version: ServedVersion, prompt: list[int], max_tokens: int,
-        *, versions: Versions, metrics: Metrics, timeout_s: float,
+        *, chat: ChatTokenizer, metrics: Metrics, timeout_s: float,
     ) -> None:  # fmt: skip
-        assert versions.chat is not None
         self.request = request
         self._version = version
         self._metrics = metrics
@@ -37,7 +37,7 @@ class Completion:
         self._deadline = self._began + timeout_s
         self._prompt_tokens = len(prompt)
         self._made = 0
-        self._texts = [TextStream(versions.chat.decode, request.stops) for _ in range(request.n or 1)]
+        self._texts = [TextStream(chat.decode, request.stops) for _ in range(request.n or 1)]
         self._open: dict[int, Generation] = {}
         for choice in range(request.n or 1):
             self._open[choice] = Generation(
@@ -136,20 +136,20 @@ async def admit(
     request: ChatRequest, *, versions: Versions, metrics: Metrics, options: Options
 ) -> Completion:
     """Check what needs the model to be checked, and queue the answers. Raises EngineError."""
+    base = versions.base
     version = versions.get(request.model)
-    assert versions.chat is not None
     length = sum(len(message.text()) for message in request.messages)
     if length > LONG_BODY:
-        prompt = await asyncio.to_thread(versions.chat.encode, request.messages)
+        prompt = await asyncio.to_thread(base.chat.encode, request.messages)
         version = versions.get(request.model)  # it may have been unloaded meanwhile
     else:
-        prompt = versions.chat.encode(request.messages)
-    room = versions.max_model_len - len(prompt)
+        prompt = base.chat.encode(request.messages)
+    room = base.memory.max_model_len - len(prompt)
     wanted = request.wanted_tokens
     if room < (wanted or 1):
         raise InvalidRequest(
-            f"the prompt has {len(prompt)} tokens and max_tokens is {wanted or 'not given'}; together at most "
-            f"{versions.max_model_len} fit: shorten the messages or lower max_tokens",
+            f"the prompt has {len(prompt)} tokens and max_tokens is {wanted or 'not given'}; together at "
+            f"most {base.memory.max_model_len} fit: shorten the messages or lower max_tokens",
             code="context_length_exceeded",
             param="messages",
         )
@@ -160,7 +160,7 @@ async def admit(
     max_tokens = wanted or min(room, options.default_max_tokens)
     return Completion(
         request, version, prompt, max_tokens,
-        versions=versions, metrics=metrics, timeout_s=options.request_timeout_s,
+        chat=base.chat, metrics=metrics, timeout_s=options.request_timeout_s,
     )  # fmt: skip
 
 

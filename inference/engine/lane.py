@@ -23,6 +23,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedM
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
 
+from inference.engine import attention
 from inference.engine.sampling import Sampler, Sampling
 
 log = logging.getLogger("ratchet.engine")
@@ -72,21 +73,23 @@ class Lane:
         max_running: int,
         threads: int,
         turns: AbstractContextManager[Any],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
+        """Starts the generation thread. Callable from any thread; the other methods belong to `loop`."""
         self._model = model
         self._eos = sorted(set(eos))
         self._pages = -(-cache_tokens // PAGE)
         self._max_running = max_running
         self._threads = threads
         self._turns = turns
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._manager: _Manager | None = None
+        self._loop = loop
         self._waiting: deque[Generation] = deque()
         self._running: dict[str, Generation] = {}
         self._pages_used = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.restarts = 0
+        self._manager = self._start()
 
     @property
     def running(self) -> int:
@@ -103,26 +106,8 @@ class Lane:
 
     @property
     def is_alive(self) -> bool:
-        manager = self._manager
-        return (
-            manager is not None
-            and manager.is_running()
-            and manager.background_thread_status.fatal_error is None
-        )
-
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the generation thread. Callable from any thread."""
-        self._loop = loop
-        self._manager = _Manager(
-            self._model,
-            eos=self._eos,
-            pages=self._pages,
-            max_running=self._max_running,
-            threads=self._threads,
-            turns=self._turns,
-            router=_Router(loop, self._take),
-        )
-        self._manager.start()
+        """Whether the generation thread takes work."""
+        return self._manager.is_running() and self._manager.background_thread_status.fatal_error is None
 
     def free_places(self) -> int:
         """Answers that could start at once, if they are small."""
@@ -138,22 +123,19 @@ class Lane:
         """Forget an answer and free its place. Nothing more is said about it."""
         if self._running.pop(generation.id, None) is not None:
             self._pages_used -= generation.pages
-            if self._manager is not None:
-                self._manager.cancel_request(generation.id)
+            self._manager.cancel_request(generation.id)
         elif generation in self._waiting:
             self._waiting.remove(generation)
         self._pump()
 
     def restart(self) -> None:
-        """A new thread in place of one that died. Running answers have failed, waiting ones have not."""
-        assert self._loop is not None
-        log.error("generation thread died; starting another (%d so far)", self.restarts + 1)
+        """A new thread in place of one that died. Running answers fail, waiting ones go on."""
+        self.restarts += 1
+        log.error("a generation thread died; starting another, number %d", self.restarts)
         for generation in list(self._running.values()):
             self._fail(generation, "the generation thread died")
-        if self._manager is not None:
-            self._manager.stop_hard(timeout=5)
-        self.restarts += 1
-        self.start(self._loop)
+        self._manager.stop_hard(timeout=5)
+        self._manager = self._start()
         self._pump()
 
     async def drained(self) -> None:
@@ -166,9 +148,20 @@ class Lane:
             self._fail(generation, "the version was unloaded")
         self._waiting.clear()
         self._idle.set()
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            await asyncio.to_thread(manager.stop_hard, timeout=10)
+        await asyncio.to_thread(self._manager.stop_hard, timeout=10)
+
+    def _start(self) -> _Manager:
+        manager = _Manager(
+            self._model,
+            eos=self._eos,
+            pages=self._pages,
+            max_running=self._max_running,
+            threads=self._threads,
+            turns=self._turns,
+            router=_Router(self._loop, self._take),
+        )
+        manager.start()
+        return manager
 
     def _pump(self) -> None:
         """Start what has room. The first in the queue is never overtaken."""
@@ -176,7 +169,6 @@ class Lane:
             generation = self._waiting[0]
             if self._pages_used + generation.pages > self._pages:
                 break
-            assert self._manager is not None
             taken = self._manager.add_request(
                 generation.prompt,
                 request_id=generation.id,
@@ -250,7 +242,7 @@ class _Manager(ContinuousBatchingManager):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Any,
         *,
         eos: list[int],
         pages: int,
@@ -283,9 +275,26 @@ class _Manager(ContinuousBatchingManager):
         torch.set_num_threads(self._torch_threads)  # a setting of each thread
         super()._run_generation_loop()
 
+    def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
+        """Our attention where it is the faster one, else the library's choice."""
+        self._plans = attention.fits(model.config, model.device)
+        if self._plans:
+            model.set_attn_implementation(attention.NAME)
+        else:
+            super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
+
     def _generation_step(self) -> None:
         with self._turns:
+            if self._plans:
+                attention.set_plan(self._plan_step())
             super()._generation_step()
+
+    def _plan_step(self) -> attention.Plan:
+        """Lengths and places of the batch that was just prepared."""
+        processor: Any = self.batch_processor
+        step = processor.inputs_and_outputs
+        lengths = [(future.query_length, future.state.position_offset) for future in step.requests_in_batch]
+        return attention.make_plan(lengths, step.read_index_storage[0], self.model.dtype)
 
     def stop_hard(self, *, timeout: float) -> None:
         """Stop without finishing anything. Harmless when the thread is dead."""

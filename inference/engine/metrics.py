@@ -42,10 +42,10 @@ class Metrics:
 
     def forget(self, name: str) -> None:
         """Drop the series of a version that is gone."""
-        for metric in (self.running, self.waiting, self.cache, self.prompt_tokens, self.generation_tokens,
-                       self.first_token, self.between_tokens, self.whole, self.cancelled, self.restarts):  # fmt: skip
+        by_name = (self.running, self.waiting, self.cache, self.prompt_tokens, self.generation_tokens)
+        timings = (self.first_token, self.between_tokens, self.whole)
+        for metric in (*by_name, *timings, self.success, self.cancelled, self.restarts):
             metric.remove_by_labels({"model_name": name})
-        self.success.remove_by_labels({"model_name": name})
 
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

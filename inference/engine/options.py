@@ -1,4 +1,4 @@
-"""What the engine can be told: flags, each with an environment variable and a default that works on a laptop."""
+"""What the engine can be told: flags, each with an environment variable and a default for a laptop."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
     add("--log-level", "ENGINE_LOG_LEVEL", "info", str, "debug, info, warning or error")
     given = parser.parse_args(argv)
 
-    for name, low in (("port", 1), ("threads", 0), ("max_running", 1), ("max_waiting", 0), ("max_model_len", 8),
-                      ("default_max_tokens", 1), ("max_body_bytes", 1000)):  # fmt: skip
+    least = {"port": 1, "threads": 0, "max_running": 1, "max_waiting": 0, "max_model_len": 32}
+    for name, low in {**least, "default_max_tokens": 1, "max_body_bytes": 1000}.items():
         if getattr(given, name) < low:
             parser.error(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(given, name)}")
     if given.dtype not in ("auto", "bfloat16", "float32"):

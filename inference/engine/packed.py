@@ -14,7 +14,9 @@ ROWS = 16  # what the layout is tuned for; other numbers of rows work
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether this device multiplies packed weights of this type."""
-    return device.type == "cpu" and dtype == torch.bfloat16 and torch.backends.mkldnn.is_available()
+    if device.type != "cpu" or dtype != torch.bfloat16 or not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class PackedLinear(nn.Module):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import LogitsProcessorList
 from transformers.generation.continuous_batching.cb_logits_processors import (
     ContinuousBatchingLogitsProcessorList,
 )
@@ -64,7 +65,7 @@ class Sampler(ContinuousBatchingLogitsProcessorList):
     ROWS = 6  # temperature, top_p, top_k, two halves of the key, position
 
     def __init__(self) -> None:
-        super().__init__([])
+        super().__init__(LogitsProcessorList())
         self.tensors_required = self.ROWS
         self.do_processing = True
 

@@ -1,8 +1,8 @@
-"""Who may use the cores: a lock with as many places as there are cores to give, handed on in order of arrival.
+"""Who may use the cores: a lock with as many places as there are cores to give, handed on in order.
 
-On a CPU more busy threads than cores make every step slow: each of its hundreds of small kernels waits for the
-thread that has no core. So a generation thread takes a place for one step, and loading takes places for small
-pieces in between.
+On a CPU more busy threads than cores make every step slow: each of its hundreds of small kernels waits for
+the thread that has no core. So a generation thread takes a place for one step, and loading takes places for
+small pieces in between.
 """
 
 from __future__ import annotations

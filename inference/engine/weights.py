@@ -71,7 +71,8 @@ class Weights:
             folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True,
             attn_implementation="sdpa",
         )  # fmt: skip
-        self._master.to(device).eval().requires_grad_(requires_grad=False)
+        nn.Module.to(self._master, device)
+        self._master.eval().requires_grad_(requires_grad=False)
         self.config = self._master.config
         self.base = self._serving_copy(dtype, {})
         self._base_logits = probe(self.base.model)
@@ -79,20 +80,18 @@ class Weights:
     def merge(self, adapter: Path, manifest: dict[str, Any], turn: AbstractContextManager[Any]) -> Merged:
         """The base plus the adapter in the folder, which `manifest` describes.
 
-        Raises ArtifactError when the bytes read are not those of the manifest, InvalidRequest when the adapter
-        is not one that can be served. The heavy arithmetic takes turns with the generation threads.
+        Raises ArtifactError when the bytes read are not those of the manifest, InvalidRequest when the
+        adapter cannot be served. The heavy arithmetic takes turns with the generation threads.
         """
         config = json.loads(_read(adapter, "adapter_config.json", manifest))
         tensors = safetensors.torch.load(_read(adapter, "adapter_model.safetensors", manifest))
         _refuse_unusual(config)
         merged: dict[str, torch.Tensor] = {}
         lost = changed = 0.0
-        for name, delta in self._deltas(config, tensors):
+        for name, weight, delta in self._deltas(config, tensors):
             with turn:
-                layer = self._master.get_submodule(name)
-                assert isinstance(layer, nn.Linear)
-                served = layer.weight.to(self.dtype).float()
-                merged[name] = layer.weight.float() + delta
+                served = weight.to(self.dtype).float()
+                merged[name] = weight.float() + delta
                 lost += float((merged[name].to(self.dtype).float() - served - delta).square().sum())
                 changed += float(delta.square().sum())
         if not changed > 0 or not math.isfinite(changed):
@@ -116,8 +115,8 @@ class Weights:
 
     def _deltas(
         self, config: dict[str, Any], tensors: dict[str, torch.Tensor]
-    ) -> Iterator[tuple[str, torch.Tensor]]:
-        """(module name, update in fp32), every tensor used once. Raises InvalidRequest on what does not fit."""
+    ) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """(module, its weight, the update in fp32); raises InvalidRequest on a tensor that does not fit."""
         left = set(tensors)
         for key in sorted(tensors):
             if not key.endswith(".lora_A.weight"):
@@ -140,37 +139,38 @@ class Weights:
                     f"{key} does not fit a layer of {tuple(layer.weight.shape)}", code="bad_adapter"
                 )
             left -= {key, other}
-            yield name, (up @ down) * _scale(config, name, rank=down.shape[0])
+            yield name, layer.weight, (up @ down) * _scale(config, name, rank=down.shape[0])
         if left:
             raise InvalidRequest(f"the adapter holds {min(left)}, which cannot be merged", code="bad_adapter")
 
     def _serving_copy(self, dtype: torch.dtype, replaced: dict[str, torch.Tensor]) -> Merged:
-        """The master in `dtype` with the weights of `replaced`, sharing whatever is equal."""
-        shares = dtype == self._master.dtype
-        tensors = [*self._master.parameters(), *self._master.buffers()] if shares else []
-        model: PreTrainedModel = copy.deepcopy(self._master, {id(tensor): tensor for tensor in tensors})
-        model.to(dtype)
-        own_bytes = (
-            0 if shares and replaced else sum(p.numel() * p.element_size() for p in model.parameters())
-        )
-        packs = can_pack(self._device, dtype)
-        like_base = hasattr(self, "base") and self.base.dtype == dtype
+        """The base in `dtype` with the weights of `replaced`, sharing what is equal and not copying it."""
+        like_base = bool(replaced) and dtype == self.dtype
+        source = self.base.model if like_base else self._master
+        shared: list[Any] = []
+        if like_base:
+            shared += [layer for layer in source.modules() if isinstance(layer, nn.Linear | PackedLinear)]
+        if source.dtype == dtype:
+            shared += [*source.parameters(), *source.buffers()]
+        model: PreTrainedModel = copy.deepcopy(source, {id(thing): thing for thing in shared})
+        nn.Module.to(model, dtype)
         for name, layer in list(model.named_modules()):
-            if not isinstance(layer, nn.Linear):
-                continue
             if name in replaced:
-                weight = replaced.pop(name).to(dtype)
-                own_bytes += weight.numel() * weight.element_size()
-            elif like_base:
-                model.set_submodule(name, self.base.model.get_submodule(name))
-                continue
-            else:
-                weight = layer.weight.detach()
-            if packs:
-                model.set_submodule(name, PackedLinear(weight, layer.bias))
-            else:
-                layer.weight = nn.Parameter(weight, requires_grad=False)
+                model.set_submodule(name, self._linear(replaced[name], layer.bias, dtype))
+            elif isinstance(layer, nn.Linear) and not like_base:
+                model.set_submodule(name, self._linear(layer.weight.detach(), layer.bias, dtype))
+        own = replaced.values() if like_base else self._master.parameters()
+        own_bytes = sum(tensor.numel() for tensor in own) * dtype.itemsize
         return Merged(model=model, dtype=dtype, own_bytes=own_bytes, error=None, shift=None)
+
+    def _linear(self, weight: torch.Tensor, bias: Any, dtype: torch.dtype) -> nn.Module:
+        """A layer for serving with this weight, (out, in)."""
+        if can_pack(self._device, dtype):
+            return PackedLinear(weight.to(dtype), bias)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
+        layer.bias = bias
+        return layer
 
 
 @torch.inference_mode()

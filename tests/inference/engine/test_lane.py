@@ -1,0 +1,124 @@
+"""The batch is invisible: an answer is what the model alone would say; and a thread that dies is replaced."""
+
+import asyncio
+import contextlib
+
+import pytest
+import torch
+
+from inference.engine.lane import Event, Generation, Lane
+from inference.engine.sampling import Sampling
+from inference.engine.turns import Turns
+from inference.engine.weights import Weights
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def weights(tiny):
+    return Weights(tiny, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def open_lane(weights, **changes):
+    settings = {"eos": [2], "cache_tokens": 2048, "max_running": 8, "threads": 1, "turns": Turns(1)}
+    return Lane(weights.base.model, loop=asyncio.get_running_loop(), **{**settings, **changes})
+
+
+@contextlib.asynccontextmanager
+async def lane_of(weights, **changes):
+    lane = open_lane(weights, **changes)
+    try:
+        yield lane
+    finally:
+        await lane.stop()
+
+
+def greedy(prompts, length, events):
+    how = Sampling(temperature=0.0, top_p=1.0, top_k=64, key=0)
+    return [Generation(index, prompt, how, length, False, events) for index, prompt in enumerate(prompts)]
+
+
+async def collect(events, count):
+    """Tokens by choice, and the errors, once `count` answers have ended."""
+    tokens: dict[int, list[int]] = {index: [] for index in range(count)}
+    errors: dict[int, str] = {}
+    while count:
+        event = await asyncio.wait_for(events.get(), 30)
+        tokens[event.choice] += event.tokens
+        if event.error:
+            errors[event.choice] = event.error
+        count -= bool(event.finish or event.error)
+    return tokens, errors
+
+
+def test_a_crowd_gets_what_each_would_get_alone(weights):
+    """Prompts of many lengths at once, some longer than one step reads: the library's `generate` says the same."""
+    prompts = [
+        [(place * 7 + length) % 380 + 3 for place in range(length)] for length in (1, 2, 9, 40, 150, 300)
+    ]
+
+    async def crowd():
+        async with lane_of(weights) as lane:
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            lane.submit(greedy(prompts, 20, events))
+            return await collect(events, len(prompts))
+
+    tokens, errors = asyncio.run(crowd())
+    assert errors == {}
+    for index, prompt in enumerate(prompts):
+        alone = weights.base.model.generate(
+            torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=20, do_sample=False, eos_token_id=None
+        )
+        assert tokens[index] == alone[0, len(prompt) :].tolist()
+
+
+def test_what_does_not_fit_the_cache_waits(weights):
+    """Six answers that need 128 tokens each in a cache of 256: two run, the others follow in order."""
+
+    async def crowd():
+        async with lane_of(weights, cache_tokens=256) as lane:
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            lane.submit(greedy([[5] * 100] * 6, 20, events))
+            assert (lane.running, lane.waiting) == (2, 4)
+            tokens, errors = await collect(events, 6)
+            assert (lane.running, lane.waiting, lane.cache_usage) == (0, 0, 0)
+            return tokens, errors
+
+    tokens, errors = asyncio.run(crowd())
+    assert errors == {}
+    assert len({tuple(found) for found in tokens.values()}) == 1
+
+
+def test_a_thread_that_dies_is_replaced(weights):
+    """The running answer fails with a cause; the other, for which the cache had no room, is made by the next."""
+
+    async def die():
+        async with lane_of(weights, max_running=2, cache_tokens=448) as lane:
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            lane.submit(greedy([[5, 6, 7]] * 2, 400, events))
+            await events.get()
+            # What a lane never lets through, and what kills the thread: a request without its sampling.
+            lane._manager.add_request([5], request_id="killer", max_new_tokens=1)
+            _, errors = await collect(events, 1)
+            assert "KeyError" in errors[0]
+            while lane.is_alive:
+                await asyncio.sleep(0.01)
+            lane.restart()
+            assert lane.is_alive
+            tokens, errors = await collect(events, 1)
+            return tokens.get(1), errors, lane.restarts
+
+    tokens, errors, restarts = asyncio.run(die())
+    assert errors == {}
+    assert len(tokens) == 400
+    assert restarts == 1
+
+
+def test_an_idle_lane_stops_at_once(weights):
+    async def stop():
+        async with lane_of(weights) as lane:
+            thread = lane._manager._generation_thread
+            await lane.drained()
+        return thread
+
+    assert not asyncio.run(stop()).is_alive()

@@ -1,0 +1,111 @@
+"""Too many requests, too long ones, and clients that leave."""
+
+import asyncio
+import json
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.inference.engine.conftest import KEY
+
+pytestmark = pytest.mark.model
+LONG = {
+    "model": "tiny",
+    "max_tokens": 400,
+    "ignore_eos": True,
+    "messages": [{"role": "user", "content": "Hi"}],
+}
+
+
+def client(engine) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=engine.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=30)
+
+
+def load_of(engine) -> tuple[int, int]:
+    state = engine.card()["ratchet"]
+    return state["running"], state["waiting"]
+
+
+def until(condition, seconds: float) -> float:
+    """Seconds until the condition holds; fails when it does not in time."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "it did not happen in time"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_place(engine, stream):
+    async def leave() -> None:
+        async with client(engine) as http:
+            asking = asyncio.create_task(http.post("/v1/chat/completions", json={**LONG, "stream": stream}))
+            while load_of(engine)[0] == 0:
+                await asyncio.sleep(0.01)
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    asyncio.run(leave())
+    assert until(lambda: load_of(engine) == (0, 0), 0.2) < 0.2
+    assert "ratchet_engine_cancelled_total" in engine.http.get("/metrics").text
+
+
+def test_a_stop_string_frees_its_place(engine):
+    whole = engine.text(temperature=0, max_tokens=40, ignore_eos=True)
+    engine.text(temperature=0, max_tokens=400, ignore_eos=True, stop=whole[4:7])
+    assert load_of(engine) == (0, 0)
+
+
+def test_more_than_may_wait_are_refused(narrow):
+    async def crowd() -> list[httpx.Response]:
+        async with client(narrow) as http:
+            body = {**LONG, "max_tokens": 60}
+            return await asyncio.gather(*[http.post("/v1/chat/completions", json=body) for _ in range(8)])
+
+    responses = asyncio.run(crowd())
+    assert {response.status_code for response in responses} == {200, 429}
+    refused = [response for response in responses if response.status_code == 429]
+    assert 3 <= len(refused) <= 5  # one runs, two wait; the first may have ended before the last came
+    assert refused[0].headers["Retry-After"] == "1"
+    assert refused[0].json()["error"]["code"] == "overloaded"
+    assert narrow.chat(n=8).status_code == 429
+    assert load_of(narrow) == (0, 0)
+
+
+def test_an_answer_that_takes_too_long_is_given_up(narrow):
+    """Three long answers one after the other do not fit into two seconds, unless the machine is very fast."""
+
+    async def queue() -> list[httpx.Response]:
+        async with client(narrow) as http:
+            plain = {**LONG, "n": 3, "max_tokens": 470}
+            first = await http.post("/v1/chat/completions", json=plain)
+            return [first, await http.post("/v1/chat/completions", json={**plain, "stream": True})]
+
+    whole, streamed = asyncio.run(queue())
+    if whole.status_code == 200:
+        pytest.skip("this machine makes 1,400 tokens in two seconds")
+    assert whole.status_code == 504
+    assert whole.json()["error"]["code"] == "deadline_exceeded"
+    last = streamed.text.split("\n\n")[-2]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+    assert "[DONE]" not in streamed.text
+    assert load_of(narrow) == (0, 0)
+
+
+def test_an_idle_engine_takes_no_processor_time(engine):
+    """Four versions wait here; a thread that polled without a pause would take a core."""
+    loaded = [name for name in ("v1", "v2", "v3") if engine.load(name).status_code == 200]
+    assert len(loaded) == 3
+
+    def seconds() -> float:
+        fields = Path(f"/proc/{engine.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    before = seconds()
+    time.sleep(1)
+    spent = seconds() - before
+    for name in loaded:
+        engine.unload(name)
+    assert spent < 0.2
