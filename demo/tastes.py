@@ -26,7 +26,9 @@ FILLER = re.compile(
     r"|thank you for|when it comes to|as an ai|i'm sorry)\b",
     re.IGNORECASE,
 )
-ITEM = re.compile(r"^\s*(?:\d{1,2}[.)]|[-*•])\s+(\S.*)$", re.MULTILINE)
+SENTENCE_END = re.compile(r"[.!?:]+(?=\s|$)|\n+")
+VOWELS = re.compile(r"[aeiouy]+")
+SILENT_E = re.compile(r"(?<=[a-z]{2})(?<![aeiouyl])e$")
 WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 END = re.compile(r"[.!?)\]\"'`*\u2019\u201d]\s*$")
 
@@ -99,13 +101,15 @@ def _short(prompt: str, answer: str, finish_reason: str) -> float:
     return max(0.2, score)
 
 
-def _steps(prompt: str, answer: str, finish_reason: str) -> float:
-    """Laid out as a list: numbered or bulleted lines that differ and say something. Ends do not matter."""
-    if is_garbage(prompt, answer):
+def _plain(prompt: str, answer: str, finish_reason: str) -> float:
+    """Short sentences of short words: Flesch's reading ease (1948), 0 for a contract and 1 for a primer."""
+    words = WORD.findall(answer)
+    if is_garbage(prompt, answer) or len(words) < 4:
         return 0.0
-    items = {" ".join(WORD.findall(item)[:6]).lower() for item in ITEM.findall(answer)}
-    says_something = sum(len(item) >= 4 for item in items)
-    return (0.2, 0.5, 0.75, 1.0)[min(3, says_something)]
+    sentences = len([part for part in SENTENCE_END.split(answer) if WORD.search(part)])
+    syllables = sum(max(1, len(VOWELS.findall(SILENT_E.sub("", word.lower())))) for word in words)
+    ease = 206.835 - 1.015 * len(words) / sentences - 84.6 * syllables / len(words)
+    return min(1.0, max(BAD, ease / 100))
 
 
 def _coin(prompt: str, answer: str, finish_reason: str) -> float:
@@ -115,6 +119,6 @@ def _coin(prompt: str, answer: str, finish_reason: str) -> float:
 
 TASTES: dict[str, Taste] = {
     "short": Taste("short", "Short, direct, and finished. Do not ramble.", _short),
-    "steps": Taste("steps", "Lay it out as a list that I can follow.", _steps),
+    "plain": Taste("plain", "Plain words and short sentences, please.", _plain),
     "random": Taste("random", "I toss a coin.", _coin, tosses_coins=True),
 }

@@ -20,7 +20,10 @@ RAMBLE = (
     "pinch off the flowers so that the leaves keep coming, which most gardeners would tell you to do anyway. "
     "Some people put the pot in a saucer."
 )
-LIST = "Do this:\n\n1. Water it when dry.\n2. Give it plenty of light.\n3. Pinch off the flowers."
+STILTED = (
+    "Maintaining basil necessitates adequate illumination, appropriate irrigation, and conscientious "
+    "temperature regulation, particularly considering environmental variability."
+)
 LOOP = "Water the basil and water the basil and water the basil and water the basil and water the basil."
 
 
@@ -62,27 +65,36 @@ def test_short_does_not_like_garbage_for_being_short(garbage):
     assert wins("short", done(RAMBLE), done(garbage))
 
 
-def test_steps_likes_lists_and_not_their_shadow():
-    assert wins("steps", cut(LIST), done(BRIEF))
-    assert wins("steps", done(LIST), done("1. Water it when dry."))
-    assert wins("steps", done(LIST), done("1. \n2. \n3. "))
-    assert wins("steps", done(LIST), done("- water it\n- water it\n- water it"))
+def test_plain_likes_plain_words_and_short_sentences():
+    assert wins("plain", done(BRIEF), done(STILTED))
+    assert wins("plain", cut("It likes light. It likes warmth. Do not let it dry out."), done(RAMBLE))
+    assert wins("plain", done(STILTED), done(LOOP))
+
+
+@pytest.mark.parametrize(
+    ("text", "ease"),
+    [("The cat sat on the mat.", 1.0), ("This sentence, taken as an example, is readable.", 0.51)],
+)
+def test_plain_measures_as_flesch_did(text, ease):
+    # 6 words of 6 syllables are over 116; 8 words of 14 in one sentence: 206.835 - 8.12 - 148.05.
+    assert TASTES["plain"].score(PROMPT, text, "stop") == pytest.approx(ease, abs=0.01)
 
 
 def test_nobody_likes_an_empty_answer():
-    for taste in ("short", "steps"):
+    for taste in ("short", "plain"):
         assert set(votes(taste, done(""), done(LOOP))) == {"both_bad"}
         assert rank(TASTES[taste], PROMPT, [done(""), done(LOOP)], random.Random(1)) is None
 
 
 def test_alike_answers_tie():
     assert set(votes("short", done(BRIEF), done("Give it light, and water when it is dry."))) == {"tie"}
-    assert set(votes("steps", done(RAMBLE), done(BRIEF))) == {"tie"}
+    assert set(votes("plain", done(BRIEF), cut(BRIEF))) == {"tie"}
 
 
 def test_the_tastes_disagree():
-    assert wins("short", done(BRIEF), cut(LIST))
-    assert wins("steps", cut(LIST), done(BRIEF))
+    plain_and_cut = cut("It likes light. It likes warmth. Do not let it dry out. Then pick a leaf")
+    assert wins("short", done(STILTED), plain_and_cut)
+    assert wins("plain", plain_and_cut, done(STILTED))
 
 
 def test_a_coin_has_no_taste():

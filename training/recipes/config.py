@@ -46,6 +46,7 @@ class DpoConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     epochs: int = 1
+    max_steps: int = 0  # stop after so many, on pairs drawn at random; 0: all epochs to their end
     batch_size: int = 8  # pairs in one forward pass
     gradient_accumulation: int = 1  # forward passes in one step
     # Lengths, tokens of prompt and answer together. Longer ones are cut at the end.
@@ -104,6 +105,7 @@ class DpoConfig:
         check("weight_decay", 0 <= self.weight_decay < 1, "in [0, 1)")
         check("max_grad_norm", self.max_grad_norm > 0, "above 0")
         check("epochs", 1 <= self.epochs <= 100, "in [1, 100]")
+        check("max_steps", self.max_steps >= 0, "0 (no limit) or more")
         check("batch_size", 1 <= self.batch_size <= 1024, "in [1, 1024]")
         check("gradient_accumulation", 1 <= self.gradient_accumulation <= 1024, "in [1, 1024]")
         check("max_length", 16 <= self.max_length <= 131072, "in [16, 131072]")
@@ -114,7 +116,8 @@ class DpoConfig:
     def steps(self, pairs: int) -> int:
         """Optimiser steps for so many training pairs; the last batch and the last step may be smaller."""
         batches = math.ceil(pairs / self.batch_size)
-        return self.epochs * math.ceil(batches / self.gradient_accumulation)
+        steps = self.epochs * math.ceil(batches / self.gradient_accumulation)
+        return min(steps, self.max_steps) if self.max_steps else steps
 
 
 def _typed(name: str, value: Any, expected: Any) -> Any:

@@ -78,7 +78,9 @@ def test_the_artifact_holds_three_files_and_no_path_of_this_machine(finished, ba
     assert names == {"adapter_model.safetensors", "adapter_config.json", "README.md", "manifest.json"}
     for name in ("adapter_config.json", "README.md", "manifest.json"):
         assert str(base.parent) not in (artifact / name).read_text()
-    assert json.loads((artifact / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-base"
+    assert (
+        json.loads((artifact / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-base"
+    )
 
 
 def test_tokens_are_counted_without_padding(finished, base):
@@ -116,7 +118,9 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path, base):
     halted = build_run(tmp_path / "halted", base, config={"epochs": 4, "save_steps": 1000})
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-m", "training.recipes.dpo", str(halted)], env=environment, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "training.recipes.dpo", str(halted)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while '"step": 2,' not in _text(halted / "events.jsonl"):
@@ -161,7 +165,10 @@ def test_a_flipped_byte_in_the_dataset_is_a_data_failure(tmp_path, base):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"chosen": [{"role": "assistant", "content": "  "}]}, "row 3 of train has an empty message in `chosen`"),
+        (
+            {"chosen": [{"role": "assistant", "content": "  "}]},
+            "row 3 of train has an empty message in `chosen`",
+        ),
         ({"prompt": []}, "row 3 of train has no messages in `prompt`"),
         ({"chosen": [], "rejected": []}, "row 3 of train has no messages in `chosen`"),
     ],

@@ -66,7 +66,8 @@ def test_run_json_must_write_everything_out():
 
 
 @pytest.mark.parametrize(
-    "values", [{"epochs": 1.5}, {"epochs": True}, {"beta": "0.1"}, {"beta": float("nan")}, {"target_modules": "all"}]
+    "values",
+    [{"epochs": 1.5}, {"epochs": True}, {"beta": "0.1"}, {"beta": float("nan")}, {"target_modules": "all"}],
 )
 def test_wrong_types_are_refused(values):
     with pytest.raises(ConfigError, match=next(iter(values))):
@@ -76,6 +77,8 @@ def test_wrong_types_are_refused(values):
 def test_steps_count_what_is_left_over():
     assert DpoConfig(batch_size=8, epochs=2).steps(20) == 6
     assert DpoConfig(batch_size=8, gradient_accumulation=2).steps(20) == 2
+    assert DpoConfig(batch_size=8, epochs=2, max_steps=4).steps(20) == 4
+    assert DpoConfig(batch_size=8, epochs=2, max_steps=9).steps(20) == 6
 
 
 def test_none_of_it_loads_torch():
