@@ -20,8 +20,11 @@ def person(request: HttpRequest) -> User:
 def optional_uuid(request: HttpRequest, name: str) -> UUID | None:
     """The id in a field, None when it is empty. Raises Invalid for anything else."""
     value = request.POST.get(name, "")
-    if not value:
-        return None
+    return as_uuid(value, name) if value else None
+
+
+def as_uuid(value: str, name: str) -> UUID:
+    """Raises Invalid."""
     try:
         return UUID(value)
     except ValueError as error:

@@ -17,6 +17,7 @@ urlpatterns = [
     path("p/<slug:slug>/guidelines/", chat.guidelines, name="guidelines"),
     path("p/<slug:slug>/engine/", chat.engine_state, name="engine_state"),
     path("p/<slug:slug>/compare/", compare.compare, name="compare"),
+    path("p/<slug:slug>/compare/next", compare.following, name="following"),
     path("p/<slug:slug>/compare/undo", compare.undo, name="undo"),
     path("p/<slug:slug>/compare/<uuid:assignment_id>/vote", compare.vote, name="vote"),
 ]

@@ -62,6 +62,14 @@ class ShownAnswer:
         keys = self.completion.project.reasons.get("up" if self.rating.value > 0 else "down", [])
         return [(key, reason_label(key), key in self.rating.reasons) for key in keys]
 
+    @property
+    def said(self) -> str:
+        """The reasons and the comment in one line."""
+        if self.rating is None:
+            return ""
+        labels = ", ".join(reason_label(key) for key in self.rating.reasons)
+        return " – ".join(part for part in (labels, self.rating.comment) if part)
+
 
 @dataclass
 class Turn:

@@ -86,7 +86,7 @@ def rate(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
         )
     except (AlreadyJudged, NotStanding):
         pass  # said in another tab meanwhile: show what stands
-    return _answer(request, project, completion, saved="comment" in request.POST)
+    return _answer(request, project, completion, just_rated="comment" not in request.POST)
 
 
 @login_required

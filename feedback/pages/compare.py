@@ -12,7 +12,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from feedback.forms import optional_uuid, person
+from feedback.forms import as_uuid, optional_uuid, person
 from feedback.markdown import render_markdown
 from feedback.models import Assignment
 from feedback.services.queue import answer_task, assignment_for, claim_task, skip_task, undo_last, waiting_count
@@ -20,6 +20,8 @@ from inference.models import Completion
 from projects.access import project_for
 from projects.ids import uuid7
 from projects.models import Project
+
+MOST_HELD = 8  # questions that a page holds ahead
 
 
 @login_required
@@ -29,6 +31,14 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
     project = project_for(request, slug)
     assignment = claim_task(project=project, rater=person(request))
     return render(request, "feedback/compare.html", _question(request, project, assignment))
+
+
+@login_required
+@never_cache
+@require_GET
+def following(request: HttpRequest, slug: str) -> HttpResponse:
+    """One more question than the page holds, fetched while the rater still reads."""
+    return _next(request, project_for(request, slug))
 
 
 @login_required
@@ -59,9 +69,11 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _next(request: HttpRequest, project: Project, undone: Assignment | None = None) -> HttpResponse:
+    """The question that comes after those that the page holds already."""
     if request.headers.get("X-Partial") != "compare":
         return redirect("compare", slug=project.slug)
-    assignment = undone or claim_task(project=project, rater=person(request))
+    held = [as_uuid(one, "holding") for one in request.headers.get("X-Holding", "").split(",") if one]
+    assignment = undone or claim_task(project=project, rater=person(request), besides=held[:MOST_HELD])
     return render(request, "feedback/_compare.html", _question(request, project, assignment))
 
 

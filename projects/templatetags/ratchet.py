@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html
@@ -9,6 +11,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
 register = template.Library()
+DASH = "–"
+# What a template hands on for a name that it cannot find is the empty string.
+Missing = Literal[""] | None
 
 
 @register.simple_tag
@@ -22,39 +27,33 @@ def icon(name: str) -> SafeString:
 
 
 @register.filter
-def milliseconds(value: float | None) -> str:
+def milliseconds(value: float | Missing) -> str:
     """834 -> `834 ms`, 2310 -> `2.3 s`, nothing -> a dash."""
-    if value is None:
-        return "–"
+    if value is None or isinstance(value, str):
+        return DASH
     return f"{value / 1000:.1f} s" if value >= 1000 else f"{value:.0f} ms"
 
 
 @register.filter
-def percent(share: float | None) -> str:
+def percent(share: float | Missing) -> str:
     """0.734 -> `73 %`, nothing -> a dash."""
-    return "–" if share is None else f"{share * 100:.0f} %"
+    return DASH if share is None or isinstance(share, str) else f"{share * 100:.0f} %"
 
 
 @register.filter
-def seconds(value: float | None) -> str:
+def seconds(value: float | Missing) -> str:
     """75 -> `1:15`, 4000 -> `1:06:40`, nothing -> a dash."""
-    if value is None:
-        return "–"
+    if value is None or isinstance(value, str):
+        return DASH
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @register.filter
-def at(mapping: dict[str, object] | None, key: str) -> object:
-    """The value at a key that the template computes."""
-    return (mapping or {}).get(key)
-
-
-@register.filter
 def version_number(label: str | None) -> str:
     """`kitchen@v7` -> `v7`: inside a project its name says nothing."""
-    return (label or "–").rpartition("@")[2]
+    return (label or DASH).rpartition("@")[2]
 
 
 @register.filter
@@ -137,7 +136,7 @@ def short_digest(digest: str) -> str:
 def compact(value: object) -> str:
     """Numbers that people compare at a glance: 1,234,567; 0.0123; 1.2e-09. Anything else as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return "–" if value is None else str(value)
+        return DASH if value is None else str(value)
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:,.4g}"

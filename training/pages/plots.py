@@ -28,7 +28,6 @@ class Mark:
 class Plot:
     width: float
     marks: list[Mark]
-    trend: str
     grid: list[tuple[float, str]] = field(default_factory=list)
     half: float = 0.0
     height: float = BOTTOM + 30
@@ -44,7 +43,10 @@ def height(share: float | None) -> float | None:
 
 
 def quality_plot(rows: list[dict[str, Any]]) -> Plot | None:
-    """Win rates of the gate with their intervals, and shares of thumbs up; None when nothing is known."""
+    """Win rates at the gate with their intervals, and shares of thumbs up; None when nothing is known.
+
+    A win rate is against what served at that time, so no line joins one version's to the next one's.
+    """
     rows = rows[-LAST:]
     if not any(row["gate_win_rate"] is not None or row["thumbs_up"] is not None for row in rows):
         return None
@@ -64,11 +66,9 @@ def quality_plot(rows: list[dict[str, Any]]) -> Plot | None:
                 diamond="" if thumbs is None else _diamond(x + 14, thumbs),
             )
         )
-    points = [f"{mark.x:.1f} {mark.rate:.1f}" for mark in marks if mark.rate is not None]
     return Plot(
         width=max(320.0, LEFT + STEP * len(rows) + RIGHT),
         marks=marks,
-        trend="M" + "L".join(points) if len(points) > 1 else "",
         grid=[(height(share) or 0.0, f"{share:.0%}".replace("%", " %")) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         half=height(0.5) or 0.0,
     )

@@ -140,6 +140,7 @@ function prefer(side) {
 }
 function tick(event) {
   const chip = current()?.querySelectorAll("[data-reasons] input[type=checkbox]")[Number(event.key) - 1];
+  if (chip) chip.closest("details").open = true;
   chip?.click();
   return Boolean(chip);
 }

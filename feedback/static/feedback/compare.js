@@ -1,4 +1,5 @@
-// Compare: a vote is shown at once, sent once, kept when the network is lost, and followed by the next question.
+// Compare. The next question is fetched while this one is read, so that a key shows it at once. Votes go out in
+// the background, one after the other, and are kept until the server has them.
 
 import { bind } from "../projects/keys.js";
 import { refusal, toast } from "../projects/toast.js";
@@ -7,14 +8,22 @@ const place = document.getElementById("compare");
 const unsent = document.getElementById("unsent");
 const announce = document.getElementById("announce");
 const words = document.getElementById("compare-words").dataset;
-const STORE = `ratchet-vote:${location.pathname}`;
+const STORE = `ratchet-votes:${location.pathname}`;
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
+
+let outbox = JSON.parse(localStorage.getItem(STORE) ?? "[]");
+let ahead = []; // forms fetched and not shown yet
+let isWaiting = false; // the question on the page is answered, and no other is here yet
+let isSending = false;
+
+// --- What is on the page -----------------------------------------------------------------------------
+const shown = () => place.querySelector("form");
+const isQuestion = (form) => Boolean(form?.dataset.assignment);
+const parse = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("form");
 
 let shownAt = performance.now();
 let hiddenMs = 0;
 let hiddenSince = null;
-let sending = false;
-
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) hiddenSince = performance.now();
   else if (hiddenSince !== null) {
@@ -22,78 +31,116 @@ document.addEventListener("visibilitychange", () => {
     hiddenSince = null;
   }
 });
+const secondsSpent = () => ((performance.now() - shownAt - hiddenMs) / 1000).toFixed(2);
 
-const form = () => place.querySelector("form");
-
-function show(html) {
-  const page = new DOMParser().parseFromString(html, "text/html");
-  place.replaceChildren(...page.body.childNodes);
+function show(form) {
+  place.replaceChildren(document.adoptNode(form));
+  for (const side of form.querySelectorAll(".is-chosen")) side.classList.remove("is-chosen");
+  isWaiting = false;
   shownAt = performance.now();
   hiddenMs = 0;
   scrollTo(0, 0);
-  announce.textContent = form().hasAttribute("data-nothing") ? words.nothing : words.next;
+  announce.textContent = isQuestion(form) ? words.next : words.nothing;
 }
 
+// A form from the server: shown when nothing is, else kept for the next key.
+function take(form) {
+  const here = shown();
+  const known = [isWaiting ? null : here, ...ahead].some((one) => one?.dataset.assignment === form.dataset.assignment);
+  if (isQuestion(form) && !known) {
+    if (isWaiting || !isQuestion(here)) show(form);
+    else ahead.push(form);
+  } else if (!isQuestion(form) && isWaiting) show(form);
+  const fresh = form.querySelector("[data-waiting]");
+  const old = shown().querySelector("[data-waiting]");
+  if (fresh && old) old.textContent = fresh.textContent;
+}
+
+// --- Votes -------------------------------------------------------------------------------------------
 function vote(verdict) {
-  const current = form();
-  if (sending || !current || current.hasAttribute("data-nothing")) return;
-  const body = new URLSearchParams(new FormData(current));
+  const form = shown();
+  if (isWaiting || !isQuestion(form)) return;
+  const body = new URLSearchParams(new FormData(form));
   body.set("verdict", verdict);
-  body.set("seconds", ((performance.now() - shownAt - hiddenMs) / 1000).toFixed(2));
-  const chosen = { left: ["left"], right: ["right"], tie: ["left", "right"] }[verdict] ?? [];
-  for (const side of chosen) place.querySelector(`[data-side="${side}"]`).classList.add("is-chosen");
-  send({ url: current.action, body: body.toString() });
-}
-
-function undo() {
-  const current = form();
-  if (sending || !current.querySelector("[name=undo]:not(:disabled)")) return;
-  send({ url: current.dataset.undo, body: new URLSearchParams(new FormData(current)).toString() });
-}
-
-async function send(post) {
-  sending = true;
-  // Kept before it is sent: a closed tab or a lost network loses no vote. Its id makes a second sending harmless.
-  localStorage.setItem(STORE, JSON.stringify(post));
-  for (let attempt = 0; ; attempt++) {
-    const outcome = await deliver(post);
-    if (outcome.done) {
-      localStorage.removeItem(STORE);
-      if (!unsent.hidden) toast(words.sent);
-      unsent.hidden = true;
-      sending = false;
-      if (outcome.html) show(outcome.html);
-      return;
-    }
-    unsent.textContent = outcome.signedOut ? words.signedOut : words.kept;
-    unsent.hidden = false;
-    await rest(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
+  body.set("seconds", secondsSpent());
+  outbox.push({ url: form.action, body: body.toString() });
+  if (ahead.length) {
+    show(ahead.shift());
+    for (const button of place.querySelectorAll("[name=undo]")) button.disabled = false;
+  } else {
+    isWaiting = true;
+    const chosen = { left: ["left"], right: ["right"], tie: ["left", "right"] }[verdict] ?? [];
+    for (const side of chosen) place.querySelector(`[data-side="${side}"]`).classList.add("is-chosen");
   }
+  send();
 }
 
-async function deliver(post) {
-  const body = new URLSearchParams(post.body);
-  // The token of the page as it is now: after signing in again the one in the kept vote is old.
+async function undo() {
+  if (outbox.length || !shown().querySelector("[name=undo]:not(:disabled)")) return;
+  const token = new URLSearchParams(new FormData(shown())).toString();
+  const outcome = await post({ url: place.dataset.undo, body: token });
+  if (!outcome.form) return outcome.message ? undefined : toast(words.kept, { bad: true });
+  if (isQuestion(shown()) && !isWaiting) ahead.unshift(shown());
+  show(outcome.form);
+}
+
+async function send() {
+  // Stored before it is sent: a closed tab or a lost network loses no vote, and its id makes a second sending harmless.
+  localStorage.setItem(STORE, JSON.stringify(outbox));
+  if (isSending) return;
+  isSending = true;
+  for (let attempt = 0; outbox.length; ) {
+    const outcome = await post(outbox[0]);
+    if (outcome.form || outcome.message) {
+      attempt = 0;
+      outbox.shift();
+      localStorage.setItem(STORE, JSON.stringify(outbox));
+      if (!unsent.hidden && !outbox.length) toast(words.sent);
+      unsent.hidden = unsent.hidden || !outbox.length;
+      if (outcome.form) take(outcome.form);
+    } else {
+      unsent.textContent = outcome.isSignedOut ? words.signedOut : words.kept;
+      unsent.hidden = false;
+      await rest(RETRY_MS[Math.min(attempt++, RETRY_MS.length - 1)]);
+    }
+  }
+  isSending = false;
+  localStorage.removeItem(STORE);
+  fetchAhead();
+}
+
+async function fetchAhead() {
+  if (isSending || (ahead.length && !isWaiting) || (!isWaiting && !isQuestion(shown()))) return;
+  const outcome = await ask(place.dataset.following, {});
+  if (outcome.form) take(outcome.form);
+}
+
+// --- The server --------------------------------------------------------------------------------------
+function post({ url, body }) {
+  const fields = new URLSearchParams(body);
+  // The token as it is now: after signing in again the one in a kept vote is old.
   const cookie = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1];
-  if (cookie) body.set("csrfmiddlewaretoken", cookie);
+  if (cookie) fields.set("csrfmiddlewaretoken", cookie);
+  return ask(url, { method: "POST", body: fields });
+}
+
+// {form} when it was done, {message} when it was refused for good, {} when trying again makes sense.
+async function ask(url, options) {
+  const holding = [isWaiting ? null : shown(), ...ahead].map((form) => form?.dataset.assignment).filter(Boolean);
   try {
-    const response = await fetch(post.url, {
-      method: "POST", body, redirect: "manual", headers: { "X-Partial": "compare" }, signal: AbortSignal.timeout(20000),
+    const response = await fetch(url, {
+      ...options, redirect: "manual", signal: AbortSignal.timeout(20000),
+      headers: { "X-Partial": "compare", "X-Holding": holding.join(",") },
     });
-    if (response.type === "opaqueredirect" || response.status === 403) return { signedOut: true };
-    if (response.ok) return { done: true, html: await response.text() };
-    if (response.status >= 500 || response.status === 429) return {};
-    toast(refusal(response), { bad: true });
-    return { done: true, html: await next() };
+    if (response.type === "opaqueredirect" || response.status === 403) return { isSignedOut: true };
+    if (response.ok) return { form: parse(await response.text()) };
+    if ([429, 502, 503, 504].includes(response.status)) return {};
+    const message = refusal(response);
+    toast(message, { bad: true });
+    return { message };
   } catch {
     return {}; // no network, or no answer in time
   }
-}
-
-async function next() {
-  const response = await fetch(location.pathname, { headers: { Accept: "text/html" } });
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  return page.getElementById("compare")?.innerHTML ?? "";
 }
 
 // Until the network is back, or some time has passed.
@@ -102,6 +149,7 @@ const rest = (ms) => new Promise((resolve) => {
   addEventListener("online", () => { clearTimeout(timer); resolve(); }, { once: true });
 });
 
+// --- Buttons and keys --------------------------------------------------------------------------------
 place.addEventListener("submit", (event) => {
   event.preventDefault();
   if (event.submitter?.name === "undo") undo();
@@ -115,5 +163,5 @@ bind({
   b: () => vote("both_bad"), s: () => vote("skip"), u: undo,
 });
 
-const kept = localStorage.getItem(STORE);
-if (kept) send(JSON.parse(kept));
+if (outbox.length) send();
+else fetchAhead();
