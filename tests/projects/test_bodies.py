@@ -78,7 +78,7 @@ def test_truncated_json_is_malformed(value: Any, data: st.DataObject):
         (b"\xef\xbb\xbf{}", "malformed_body"),
         (b'{"a": "\xff"}', "malformed_body"),
         (b'"\xed\xa0\x80"', "malformed_body"),
-        (gzip.compress(b"{}"), "malformed_body"),
+        (gzip.compress(b"{}", mtime=0), "malformed_body"),
         (b'{"a": NaN}', "not_a_number"),
         (b"[-Infinity]", "not_a_number"),
         (b'{"a": 1, "a": 2}', "duplicate_key"),
