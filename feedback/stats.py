@@ -94,7 +94,7 @@ def _counts(
     label = F("completion__version_label")
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in judged.values(label=label).annotate(count=Count("pk"), **more):
-        found[row.pop("label")] = Counter(row)
+        found[row["label"]] = Counter({name: row[name] for name in ("count", *more)})
     return found
 
 
@@ -120,7 +120,7 @@ def _battles(project: Project, since: datetime) -> defaultdict[str, Counter[str]
     )
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for row in pairs:
-        found[row.pop("label")] = Counter(row)
+        found[row["label"]] = Counter({name: row[name] for name in ("count", "wins", "ties")})
     return found
 
 

@@ -163,7 +163,10 @@ def make_cast() -> Cast:
     _, manage_key = create_api_key(project=project, name="operator", scopes=every, actor=ada)
     _, foreign_key = create_api_key(project=garden, name="garden", scopes=every, actor=eve)
     return Cast(
-        **people,
+        ada=people["ada"],
+        bob=people["bob"],
+        carol=people["carol"],
+        eve=people["eve"],
         project=project,
         garden=garden,
         api_key=api_key,

@@ -256,7 +256,7 @@ def _append(
         with transaction.atomic():
             row.save(force_insert=True)
             for side in sides:
-                side.preference = row  # now that it has its id, which may be the client's
+                side.preference_id = row.pk  # now that it has its id, which may be the client's
             Candidate.objects.bulk_create(sides)
     except IntegrityError:
         first = model.objects.usable().filter(judge=judge.key, **same).values_list("pk", flat=True).first()

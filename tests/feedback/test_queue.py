@@ -59,6 +59,17 @@ def test_a_reload_shows_the_same_question_in_the_same_order(cast: Cast):
     assert waiting_count(cast.project, cast.bob) == 3
 
 
+def test_a_page_can_fetch_one_question_ahead(cast: Cast):
+    for number in range(2):
+        cast.answered_prompt(f"Question {number}?")
+    shown = claim(cast)
+    ahead = claim_task(project=cast.project, rater=cast.bob, besides=[shown.pk])
+    assert ahead is not None and ahead.task_id != shown.task_id
+    assert claim_task(project=cast.project, rater=cast.bob, besides=[shown.pk, ahead.pk]) is None
+    # Somebody else's assignment hides nothing.
+    assert claim_task(project=cast.project, rater=cast.carol, besides=[shown.pk]) is None
+
+
 @pytest.mark.parametrize(
     ("verdict", "ranks"), [("left", [1, 2]), ("right", [2, 1]), ("tie", [1, 1]), ("both_bad", [None, None])]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -115,11 +116,11 @@ def test_raters_who_claim_together_never_exceed_the_overlap(cast: Cast, overlap:
     for number in range(2):
         prompt, answers = cast.answered_prompt(f"Question {number}?")
         create_compare_task(project=cast.project, prompt=prompt, completions=answers, overlap=overlap)
-    claims = together([lambda who=who: claim_task(project=cast.project, rater=who) for who in people])
+    claims = together([partial(claim_task, project=cast.project, rater=who) for who in people])
     taken = Counter(claim.task_id for claim in claims if claim is not None)
     assert sum(taken.values()) == min(AT_ONCE, 2 * overlap)
     assert max(taken.values()) <= overlap
-    together([lambda claim=claim: answer_task(assignment=claim, verdict="left") for claim in claims if claim])
+    together([partial(answer_task, assignment=claim, verdict="left") for claim in claims if claim])
     for task in Task.objects.all():
         assert task.done == task.assignments.filter(state=Assignment.State.DONE).count() <= overlap
         assert task.is_open == (task.done < overlap)
@@ -129,7 +130,7 @@ def test_raters_who_ask_together_for_new_questions_get_different_ones(cast: Cast
     people = raters(cast, AT_ONCE)
     for number in range(AT_ONCE):
         cast.answered_prompt(f"Question {number}?")
-    claims = together([lambda who=who: claim_task(project=cast.project, rater=who) for who in people])
+    claims = together([partial(claim_task, project=cast.project, rater=who) for who in people])
     assert None not in claims
     assert len({claim.task_id for claim in claims if claim}) == AT_ONCE == Task.objects.count()
 
