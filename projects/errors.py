@@ -85,6 +85,12 @@ class Conflict(Problem):
     code = "conflict"
 
 
+class LengthRequired(Problem):
+    status = 411
+    code = "length_required"
+    message = "Send the body with Content-Length: one sent in chunks is not read."
+
+
 class TooLarge(Problem):
     status = 413
     code = "body_too_large"
