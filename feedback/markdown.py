@@ -10,9 +10,23 @@ import nh3
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
-TAGS = set(
-    "p br hr strong em s code pre blockquote ul ol li a h1 h2 h3 h4 h5 h6 table thead tbody tr th td".split()
-)
+_BLOCKS = {
+    "p",
+    "br",
+    "hr",
+    "pre",
+    "blockquote",
+    "ul",
+    "ol",
+    "li",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
+TAGS = _BLOCKS | {"strong", "em", "s", "code", "a", "h1", "h2", "h3", "h4", "h5", "h6"}
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 # Nesting beyond this is an attack on the parser, or on the reader.
 MAX_NESTING = 20

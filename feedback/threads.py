@@ -68,7 +68,7 @@ class ShownAnswer:
         if self.rating is None:
             return ""
         labels = ", ".join(reason_label(key) for key in self.rating.reasons)
-        return " – ".join(part for part in (labels, self.rating.comment) if part)
+        return ": ".join(part for part in (labels, self.rating.comment) if part)
 
 
 @dataclass

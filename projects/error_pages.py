@@ -46,7 +46,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "", **kwargs: Any) -> HttpResponse:
     """The form was older than the session, or cookies are off."""
-    sentence = gettext("This page is older than your sign-in. Reload it and try again; cookies must be allowed.")
+    sentence = gettext(
+        "This page is older than your sign-in. Reload it and try again; cookies must be allowed."
+    )
     return error_page(request, Forbidden(sentence, code="csrf"))
 
 

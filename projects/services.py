@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,6 +72,38 @@ def add_member(*, project: Project, user: User, role: str, actor: Actor) -> Memb
         detail={"role": role},
     )
     return membership
+
+
+def remove_member(*, membership: Membership, actor: Actor) -> None:
+    """Take a person out of a project; what they said stays."""
+    membership.delete()
+    record_audit(
+        project=membership.project,
+        actor=actor,
+        action="member.removed",
+        subject=f"user:{membership.user.username}",
+        detail={"role": membership.role},
+    )
+
+
+def update_project(*, project: Project, changed: Sequence[str], actor: Actor) -> Project:
+    """Save the fields named in `changed`; new guidelines are a new edition, which judgements then carry.
+
+    Prompts keep the split that they were born with, whatever happens to gate_share.
+    """
+    fields = set(changed)
+    if "guidelines" in fields:
+        project.guideline_version += 1
+        fields.add("guideline_version")
+    project.save(update_fields=sorted(fields))
+    record_audit(
+        project=project,
+        actor=actor,
+        action="project.changed",
+        subject=f"project:{project.slug}",
+        detail={"fields": sorted(fields)},
+    )
+    return project
 
 
 def create_api_key(

@@ -13,7 +13,9 @@ urlpatterns = [
     path("p/<slug:slug>/runs/<int:number>/cancel", actions.stop_run, name="cancel_run"),
     path("p/<slug:slug>/evaluations/start", actions.evaluate, name="start_evaluation"),
     path("p/<slug:slug>/evaluations/<int:number>/", evaluations.evaluation, name="evaluation"),
-    path("p/<slug:slug>/evaluations/<int:number>/decide", actions.decide_evaluation, name="decide_evaluation"),
+    path(
+        "p/<slug:slug>/evaluations/<int:number>/decide", actions.decide_evaluation, name="decide_evaluation"
+    ),
     path("p/<slug:slug>/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
     path("p/<slug:slug>/versions/roll-back", actions.roll_back, name="roll_back"),

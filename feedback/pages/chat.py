@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST, require_http_methods
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from feedback.errors import AlreadyJudged, NotStanding
 from feedback.forms import optional_uuid, person
@@ -72,7 +73,7 @@ def rate(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
     value = {"1": 1, "-1": -1}.get(request.POST.get("value", ""))
     if value is None:
         raise Invalid(gettext("A thumb is up or down."), param="value")
-    try:
+    with suppress(AlreadyJudged, NotStanding):  # said in another tab meanwhile: show what stands
         record_rating(
             project=project,
             judge=Judge(user=user),
@@ -84,8 +85,6 @@ def rate(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
             id=optional_uuid(request, "id"),
             supersedes=optional_uuid(request, "supersedes"),
         )
-    except (AlreadyJudged, NotStanding):
-        pass  # said in another tab meanwhile: show what stands
     return _answer(request, project, completion, just_rated="comment" not in request.POST)
 
 
@@ -114,7 +113,11 @@ def correct(request: HttpRequest, slug: str, completion_id: UUID) -> HttpRespons
         return _editor(request, project, shown, text, refusal=refused.message)
     except (AlreadyJudged, NotStanding):
         return _editor(
-            request, project, shown, text, refusal=gettext("You changed this in another tab. Save again to replace that.")
+            request,
+            project,
+            shown,
+            text,
+            refusal=gettext("You changed this in another tab. Save again to replace that."),
         )
     return _answer(request, project, completion)
 
@@ -130,7 +133,7 @@ def prefer(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
         raise Invalid(gettext("Choose left, right, same or both bad."), param="verdict")
     candidates = [optional_uuid(request, side) for side in ("left", "right")]
     ranks = RANKS[verdict]  # type: ignore[index]  # checked above
-    try:
+    with suppress(AlreadyJudged, NotStanding):  # said in another tab meanwhile: show what stands
         record_preference(
             project=project,
             judge=Judge(user=user),
@@ -141,8 +144,6 @@ def prefer(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
             id=optional_uuid(request, "id"),
             supersedes=optional_uuid(request, "supersedes"),
         )
-    except (AlreadyJudged, NotStanding):
-        pass  # said in another tab meanwhile: show what stands
     return _turn(request, prompt)
 
 
@@ -160,7 +161,7 @@ def retract(request: HttpRequest, slug: str, feedback_id: UUID) -> HttpResponse:
 @login_required
 @require_POST
 async def ask(request: HttpRequest, slug: str) -> HttpResponse:
-    """Record the question and start its answer. When no engine takes it, the question stands and can be asked again."""
+    """Record the question and start its answer. When no engine takes it, it can be asked again."""
     prompt = await in_database(_record_question, request, slug)
     refusal = await _start(prompt)
     return await in_database(_asked, request, prompt, refusal)

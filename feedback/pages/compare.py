@@ -15,7 +15,14 @@ from django.views.decorators.http import require_GET, require_POST
 from feedback.forms import as_uuid, optional_uuid, person
 from feedback.markdown import render_markdown
 from feedback.models import Assignment
-from feedback.services.queue import answer_task, assignment_for, claim_task, skip_task, undo_last, waiting_count
+from feedback.services.queue import (
+    answer_task,
+    assignment_for,
+    claim_task,
+    skip_task,
+    undo_last,
+    waiting_count,
+)
 from inference.models import Completion
 from projects.access import project_for
 from projects.ids import uuid7

@@ -13,9 +13,7 @@ from projects.models import Project, User
 TITLE_CHARS = 60
 
 
-def ask(
-    *, project: Project, owner: User, text: str, conversation: Conversation | None = None
-) -> Prompt:
+def ask(*, project: Project, owner: User, text: str, conversation: Conversation | None = None) -> Prompt:
     """Record a question, in a new conversation when none is given.
 
     What was said before comes along: the system prompt, and the turns that lead to the answer that the owner
@@ -46,7 +44,7 @@ def ask(
 
 
 def answer_to_follow(conversation: Conversation, owner: User) -> Completion | None:
-    """The answer that the next question follows: of the last turn that has one, the one preferred, or the newest."""
+    """What the next question follows: of the last turn with answers, the preferred one, or the newest."""
     answers = (
         Completion.objects.filter(prompt__conversation=conversation)
         .judgeable()

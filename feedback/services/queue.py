@@ -70,8 +70,8 @@ def create_compare_task(
 def claim_task(*, project: Project, rater: User, besides: Sequence[UUID] = ()) -> Assignment | None:
     """The rater's next question: the one they hold, else an open one, else one made from answers at hand.
 
-    `besides`: assignments that the rater's page shows already, so that it can fetch one ahead. None when there
-    is nothing to ask this rater.
+    `besides`: assignments that the rater's page shows already, so that it can fetch one ahead. None when
+    there is nothing to ask this rater.
     """
     shown = list(Assignment.objects.filter(pk__in=besides, rater=rater).values_list("task_id", flat=True))
     return (

@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import pgettext
 
 register = template.Library()
-DASH = "–"
+DASH = "\u2013"
 # What a template hands on for a name that it cannot find is the empty string.
 Missing = Literal[""] | None
 

@@ -65,14 +65,20 @@ def test_hostile_text_becomes_harmless(text):
     assert_harmless(render_markdown(text))
 
 
-@given(st.lists(st.sampled_from([*HOSTILE, "\n", "> ", "- ", "`", "[", "](", ")", "<", "*", "\\", "&"]), max_size=12))
+@given(
+    st.lists(
+        st.sampled_from([*HOSTILE, "\n", "> ", "- ", "`", "[", "](", ")", "<", "*", "\\", "&"]), max_size=12
+    )
+)
 @settings(max_examples=200, deadline=None)
 def test_hostile_pieces_in_any_order_stay_harmless(pieces):
     assert_harmless(render_markdown("".join(pieces)))
 
 
 def test_what_people_write_is_rendered():
-    html = render_markdown("**bold** and `code`\n\n1. one\n2. two\n\n[docs](https://example.org)\n\n|a|\n|-|\n|b|")
+    html = render_markdown(
+        "**bold** and `code`\n\n1. one\n2. two\n\n[docs](https://example.org)\n\n|a|\n|-|\n|b|"
+    )
     assert "<strong>bold</strong>" in html
     assert "<code>code</code>" in html
     assert "<ol>" in html

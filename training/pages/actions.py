@@ -55,7 +55,11 @@ def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpRespon
 @manager_action
 def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
     number = request.POST.get("dataset", "")
-    dataset = Dataset.objects.filter(project=project, number=int(number)).first() if number.isdecimal() and len(number) < 9 else None
+    dataset = (
+        Dataset.objects.filter(project=project, number=int(number)).first()
+        if number.isdecimal() and len(number) < 9
+        else None
+    )
     run = create_run(
         project=project,
         method=request.POST.get("method", "dpo"),

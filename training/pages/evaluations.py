@@ -23,7 +23,7 @@ from projects.errors import NotFound
 from projects.models import Membership
 from training.models import Evaluation
 from training.pages.plots import interval_of
-from training.services.evaluations import collect_votes
+from training.services.votes import collect_votes
 
 PAGE = 10
 
@@ -81,7 +81,9 @@ def answered(evaluation: Evaluation) -> dict[str, int]:
         ("candidate", evaluation.candidate_id),
         ("champion", evaluation.champion_id),
     ):
-        rows = Completion.objects.judgeable().filter(version_id=version_id, prompt_id__in=evaluation.prompt_ids)
+        rows = Completion.objects.judgeable().filter(
+            version_id=version_id, prompt_id__in=evaluation.prompt_ids
+        )
         counts[side] = rows.values("prompt_id").distinct().count()
     return counts
 

@@ -29,7 +29,7 @@ AGE_STEP_SECONDS = 30
 @never_cache
 @require_GET
 def loop(request: HttpRequest, slug: str) -> HttpResponse:
-    """The page, or its ring alone for a poll: 204 when nothing changed, so that nothing moves or loses focus."""
+    """The page, or its ring for a poll: 204 when nothing changed, so that nothing moves or loses focus."""
     project = project_for(request, slug)
     state = loop_state(project)
     is_manager = may(request.user, project, Membership.Role.MANAGER)
@@ -40,7 +40,9 @@ def loop(request: HttpRequest, slug: str) -> HttpResponse:
         "to_compare": waiting_count(project, person(request)),
         "plot": quality_plot(state["quality_by_version"]),
     }
-    context["seen"] = _digest([state, context["to_compare"], int(timezone.now().timestamp()) // AGE_STEP_SECONDS])
+    context["seen"] = _digest(
+        [state, context["to_compare"], int(timezone.now().timestamp()) // AGE_STEP_SECONDS]
+    )
     if request.headers.get("HX-Request") == "true":
         if request.GET.get("seen") == context["seen"]:
             return HttpResponse(status=204)

@@ -69,7 +69,9 @@ def quality_plot(rows: list[dict[str, Any]]) -> Plot | None:
     return Plot(
         width=max(320.0, LEFT + STEP * len(rows) + RIGHT),
         marks=marks,
-        grid=[(height(share) or 0.0, f"{share:.0%}".replace("%", " %")) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        grid=[
+            (height(share) or 0.0, f"{share:.0%}".replace("%", " %")) for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+        ],
         half=height(0.5) or 0.0,
     )
 

@@ -39,9 +39,7 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
     )[:100]
     speeds = {row.version: row for row in version_latency(project, timezone.now() - WINDOWS[window])}
     quality = quality_rows(project)
-    rows: list[dict[str, Any]] = [
-        {**row, "speed": speeds.get(row["version"])} for row in reversed(quality)
-    ]
+    rows: list[dict[str, Any]] = [{**row, "speed": speeds.get(row["version"])} for row in reversed(quality)]
     context = {
         **choices,
         "project": project,

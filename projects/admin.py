@@ -1,0 +1,155 @@
+"""People, members, keys and the audit trail in the console. Projects are in inference/admin.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as BaseGroupAdmin
+from django.contrib.auth.admin import UserAdmin as BaseUserAdmin
+from django.contrib.auth.models import Group
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext, gettext_lazy
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from projects.console import FactAdmin, OperatorAdmin, actor_of, each, is_operator
+from projects.models import ApiKey, AuditEvent, Membership, User
+from projects.services import add_member, create_api_key, remove_member, revoke_api_key
+
+admin.site.unregister(Group)
+
+
+@admin.register(Group)
+class GroupAdmin(BaseGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold publishes no types
+    """Django's own; Ratchet's roles are memberships."""
+
+
+@admin.register(User)
+class UserAdmin(BaseUserAdmin, ModelAdmin):  # type: ignore[misc]  # unfold publishes no types
+    """Operators see people; only a superuser changes them, since this is where operators are made."""
+
+    form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
+    list_display = ("username", "first_name", "last_name", "is_staff", "is_active", "last_login")
+    readonly_fields = ("last_login", "date_joined")
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_operator(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return is_operator(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return False  # judgements stay; take `active` away instead
+
+
+@admin.register(Membership)
+class MembershipAdmin(OperatorAdmin):
+    list_display = ("user", "project", "role", "created")
+    list_filter = ("role", "project")
+    list_select_related = ("user", "project")
+    search_fields = ("user__username", "project__slug")
+    autocomplete_fields = ("user", "project")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Membership | None = None) -> bool:
+        return is_operator(request)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Membership | None = None) -> tuple[str, ...]:
+        return ("user", "project") if obj else ()
+
+    def save_model(
+        self, request: HttpRequest, obj: Membership, form: forms.ModelForm[Any], change: bool
+    ) -> None:
+        saved = add_member(project=obj.project, user=obj.user, role=obj.role, actor=actor_of(request))
+        obj.pk = saved.pk
+
+    def delete_model(self, request: HttpRequest, obj: Membership) -> None:
+        remove_member(membership=obj, actor=actor_of(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Membership]) -> None:
+        for membership in queryset.select_related("project", "user"):
+            remove_member(membership=membership, actor=actor_of(request))
+
+
+class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable when it runs
+    scopes = forms.MultipleChoiceField(
+        choices=ApiKey.Scope.choices,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=gettext_lazy("What the program may do. Give it no more than it needs."),
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("project", "name", "scopes", "expires")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(OperatorAdmin):
+    """A key is made, shown once, and revoked; it is never changed."""
+
+    form = ApiKeyForm
+    list_display = ("name", "project", "prefix", "scopes", "expires", "revoked", "last_used")
+    list_filter = ("project", "revoked")
+    list_select_related = ("project",)
+    search_fields = ("name", "prefix")
+    actions = ("revoke",)
+    fields = ("project", "name", "scopes", "expires")
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return self.fields
+        return (*self.fields, "prefix", "revoked", "last_used", "created_by", "created")
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[Any], change: bool) -> None:
+        key, value = create_api_key(
+            project=obj.project,
+            name=obj.name,
+            scopes=list(obj.scopes),
+            actor=actor_of(request),
+            expires=obj.expires,
+        )
+        obj.pk, obj.prefix, obj.digest = key.pk, key.prefix, key.digest
+        form.new_value = value  # type: ignore[attr-defined]  # handed on to response_add, and nowhere kept
+
+    def save_form(self, request: HttpRequest, form: forms.ModelForm[Any], change: bool) -> Any:
+        request.key_form = form  # type: ignore[attr-defined]
+        return super().save_form(request, form, change)
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": gettext("A new key"),
+            "opts": self.model._meta,
+            "key": obj,
+            "value": request.key_form.new_value,  # type: ignore[attr-defined]
+        }
+        response = TemplateResponse(request, "admin/key_created.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @admin.action(description=gettext_lazy("Revoke"))
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
+        each(
+            request,
+            queryset.select_related("project"),
+            lambda key: revoke_api_key(key=key, actor=actor_of(request)),
+            done=gettext("Revoked"),
+        )
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(FactAdmin):
+    list_display = ("created", "action", "subject", "project", "user", "api_key")
+    list_filter = ("action", "project")
+    list_select_related = ("project", "user", "api_key")
+    search_fields = ("action", "subject")
+    written_out = ("detail",)
