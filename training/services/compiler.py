@@ -131,6 +131,12 @@ def compile_dataset(
     return dataset
 
 
+def discard_dataset(dataset: Dataset) -> None:
+    """Take back a dataset that was compiled a moment ago and that nothing uses. Its number stays unused."""
+    dataset.delete()
+    shutil.rmtree(dataset.folder, ignore_errors=True)
+
+
 def preview_dataset(
     *,
     project: Project,

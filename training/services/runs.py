@@ -12,7 +12,7 @@ from projects.errors import Conflict, Invalid, NotFound
 from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Dataset, Run
-from training.services.compiler import compile_dataset, preview_dataset
+from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
 from training.services.methods import check_preflight, fill_config, find_method
 from training.services.numbers import create_numbered
 
@@ -50,10 +50,11 @@ def create_run(
         raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
     if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
         raise SlotTaken(f"The run of {slot} was started already.")
+    compiled = None
     if dataset is None:
         preview = preview_dataset(project=project, format=recipe.dataset_format)
         check_preflight(recipe, filled, train=preview.rows, heldout=preview.heldout_rows)
-        dataset = compile_dataset(
+        dataset = compiled = compile_dataset(
             project=project, format=recipe.dataset_format, cutoff=preview.cutoff, actor=actor
         )
     else:
@@ -73,6 +74,8 @@ def create_run(
             created_by=actor.user,
         )
     except IntegrityError as error:
+        if compiled is not None:
+            discard_dataset(compiled)
         if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
             raise SlotTaken(f"The run of {slot} was started already.") from error
         raise
