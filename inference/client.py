@@ -23,7 +23,9 @@ from typing import Any
 
 import httpx
 
-CONNECT_SECONDS = 2.0
+CONNECT_SECONDS = (
+    5.0  # a refused connection fails at once; this is for a host that is gone, on a busy machine
+)
 MAX_EVENT_CHARS = 1_000_000  # a line longer than this is no event of ours
 
 
@@ -115,14 +117,14 @@ class EngineClient:
             trust_env=False,  # engines are never behind the proxy of a desktop
         )
 
-    def is_healthy(self, *, timeout: float = 2.0) -> bool:
+    def is_healthy(self, *, timeout: float = 5.0) -> bool:
         """True when GET /health says so; a starting engine answers 503."""
         try:
             return self._http.get("/health", timeout=timeout).is_success
         except httpx.HTTPError:
             return False
 
-    def models(self, *, timeout: float = 2.0) -> dict[str, ModelCard]:
+    def models(self, *, timeout: float = 10.0) -> dict[str, ModelCard]:
         """What the engine serves, by name."""
         body = self._call("GET", "/v1/models", timeout=timeout)
         try:

@@ -30,7 +30,7 @@ from projects.errors import Conflict, Unavailable
 logger = logging.getLogger(__name__)
 
 LEASE = "reconciler"
-LEASE_SECONDS = 20.0
+LEASE_SECONDS = 30.0
 LEASE_WAIT_SECONDS = 60.0  # a promotion waits this long for a reconciler that is loading
 LOAD_SECONDS = 300.0
 UNLOAD_SECONDS = 10.0
@@ -58,6 +58,7 @@ def reconcile() -> list[Replica]:
     if holder is not None:
         try:
             for client in engine_clients():
+                renew_lease(name=LEASE, holder=holder, seconds=LEASE_SECONDS)
                 _mend(client, holder)
             Replica.objects.exclude(url__in=settings.ENGINE_URLS).delete()
         finally:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from django.conf import settings
 from django.db import connections
 
 from inference.client import EngineClient
-from inference.models import Deployment, Version
+from inference.models import Completion, Deployment, Version
 from inference.services.completions import sample_completion
 from inference.services.deployments import (
     DeploymentConflict,
@@ -197,3 +199,49 @@ def test_the_version_before_the_previous_is_let_go(cast: Cast, client: EngineCli
     names = set(client.models())
     assert {"kitchen-v3", "kitchen-v4"} <= names
     assert "kitchen-v2" not in names
+
+
+def test_traffic_feels_no_swap(cast: Cast, client: EngineClient, web: Process, tmp_path: Path) -> None:
+    """Streams go on while versions are promoted, rolled back and let go; none fails, none is mixed."""
+    versions = [new_version(cast.project, tmp_path, seed=seed) for seed in (2, 3, 4)]
+    body = {
+        "model": "kitchen",
+        "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+        "max_tokens": 24,
+        "stream": True,
+    }
+    url, headers = f"{web.url}/v1/chat/completions", cast.auth()
+    is_over, seen, broken = threading.Event(), list[str](), list[str]()
+
+    def talk() -> None:
+        with httpx.Client(headers=headers, timeout=60, trust_env=False) as http:
+            while not is_over.is_set():
+                response = http.post(url, json=body)
+                frames = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
+                names = {json.loads(frame).get("model") for frame in frames[:-1]}
+                if response.status_code != 200 or frames[-1] != "[DONE]" or len(names) != 1:
+                    broken.append(response.text)
+                seen.append(response.headers.get("X-Ratchet-Version", ""))
+
+    def asked_now() -> str:
+        response = httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False)
+        return response.headers["X-Ratchet-Version"]
+
+    clients = [threading.Thread(target=talk) for _ in range(3)]
+    for thread in clients:
+        thread.start()
+    try:
+        for version in versions:
+            promote(project=cast.project, version=version, actor=SYSTEM, reason="next")
+            assert asked_now() == version.label, "the next request after the commit"
+            reconcile()
+        rollback(project=cast.project, actor=SYSTEM, reason="back")
+        assert asked_now() == versions[1].label
+    finally:
+        is_over.set()
+        for thread in clients:
+            thread.join()
+    assert broken == []
+    assert len(seen) > 10
+    assert len(set(seen)) > 1
+    assert set(Completion.objects.values_list("state", flat=True)) == {"finished"}

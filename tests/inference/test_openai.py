@@ -256,4 +256,4 @@ def test_a_killed_engine_is_an_error_event_and_the_next_one_serves(
     assert Completion.objects.count() == 1
     engine.start()
     again = post(web, cast.key, {"model": "kitchen", "messages": ASKED, "max_tokens": 2})
-    assert again.status_code == 200
+    assert again.status_code == 200, again.text
