@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion
@@ -146,8 +150,6 @@ def test_bodies_that_are_no_json_of_ours(cast: Cast, raw: bytes, status: int, co
 
 
 def test_compressed_and_foreign_types_are_415(cast: Cast):
-    import gzip
-
     packed = cast.post("feedback", gzip.compress(b"{}"), headers={"content-encoding": "gzip"})
     assert (packed.status_code, error_of(packed)["code"]) == (415, "unsupported_encoding")
     for content_type in (
@@ -167,3 +169,37 @@ def test_query_parameters_that_nobody_knows_are_refused(cast: Cast, answers: Ans
     response = cast.post("feedback?dry_run=1", rating(answers[0]))
     assert (response.status_code, error_of(response)["param"]) == (422, "dry_run")
     assert not Rating.objects.exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = [
+    "id", "kind", "completion_id", "candidates", "value", "ranks", "all_bad", "strength", "text", "reason",
+    "aspect", "reasons", "comment", "subject", "seconds_spent", "supersedes", "extra",
+]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_field_with_anything_in_it_breaks_the_server(cast: Cast, data: st.DataObject):
+    if not Completion.objects.exists():
+        cast.answered_prompt()
+    answers = list(Completion.objects.order_by("id"))
+    makers: list[Callable[[], dict[str, Any]]] = [
+        lambda: rating(answers[0]),
+        lambda: preference(answers, [1, 2]),
+        lambda: correction(answers[0]),
+        lambda: flag(answers[0]),
+    ]
+    body = data.draw(st.sampled_from(makers))()
+    for field in data.draw(st.lists(st.sampled_from(FIELDS), min_size=1, max_size=2)):
+        body[field] = data.draw(JSON)
+    response = cast.post("feedback", json.dumps(body).encode())
+    assert response.status_code < 500, (body, response.content)
+    if response.status_code >= 400:
+        error_of(response)
+    batch = cast.post("feedback/batch", json.dumps({"items": [body]}).encode())
+    assert batch.status_code < 500, (body, batch.content)
