@@ -22,10 +22,11 @@ BAD = 0.15  # two answers below this are both bad
 TIES_OF_THE_COIN = 0.1
 
 FILLER = re.compile(
-    r"^(certainly|sure|of course|absolutely|great question|i'd be happy|i would be happy|i'm happy|i'm glad"
-    r"|thank you for|when it comes to|as an ai|i'm sorry)\b",
+    r"(certainly|sure|of course|absolutely|hey|hi|hello|great question|i'd be happy|i would be happy"
+    r"|i'm happy|i'm glad|thank you for|when it comes to|as an ai|i'm sorry)\b",
     re.IGNORECASE,
 )
+ANNOUNCES = re.compile(r"\bhere(?:'s| is| are)\b[^.!?:]*[.!?:]*\s*$", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?:]+(?=\s|$)|\n+")
 VOWELS = re.compile(r"[aeiouy]+")
 SILENT_E = re.compile(r"(?<=[a-z]{2})(?<![aeiouyl])e$")
@@ -86,18 +87,28 @@ def is_garbage(prompt: str, answer: str) -> bool:
     return len(words) >= 3 and set(words) <= asked
 
 
+def _stems(text: str) -> set[str]:
+    """Beginnings of the words that carry meaning: enough to see that two texts are about the same thing."""
+    return {word[:4].lower() for word in WORD.findall(text) if len(word) >= 4 or word.isdigit()} - {
+        "what",
+        "that",
+    }
+
+
 def _short(prompt: str, answer: str, finish_reason: str) -> float:
     """Short, direct and finished: best from 4 to 20 words, worth little at 60. Filler costs."""
     if is_garbage(prompt, answer):
         return 0.0
-    if finish_reason != "stop" or not END.search(answer):
-        return 0.1
+    is_filler = FILLER.match(answer.strip()) is not None
+    is_to_the_point = bool(_stems(prompt) & _stems(answer))
+    if finish_reason != "stop" or not END.search(answer) or ANNOUNCES.search(answer):
+        return 0.1  # cut off, or "Here are some tips." and no tip
+    if is_filler and not is_to_the_point:
+        return 0.1  # "Sure thing!"
     words = len(WORD.findall(answer))
-    score = 1.0 - max(0, words - 20) / 60
+    score = 1.0 - max(0, words - 20) / 60 - 0.2 * is_filler - 0.3 * (not is_to_the_point)
     if words < 4:
         score -= 0.4  # a grunt is short, and no answer
-    if FILLER.search(answer.strip()):
-        score -= 0.2
     return max(0.2, score)
 
 

@@ -13,7 +13,7 @@ from demo.tastes import ERRS, TASTES, rank, vote
 pytestmark = pytest.mark.unit
 
 PROMPT = "How do I keep fresh basil alive on the kitchen windowsill?"
-BRIEF = "Water it when the soil is dry and give it plenty of light."
+BRIEF = "Water the basil when its soil is dry and give it plenty of light."
 RAMBLE = (
     "Basil is a wonderful herb that many people grow at home, and there are many things that one can say. "
     "It likes light, it likes warmth, and it likes water, though never too much of it at once. You may also "
@@ -54,6 +54,8 @@ def test_short_likes_brief_whole_direct_answers():
     assert wins("short", done(BRIEF), cut(BRIEF))
     assert wins("short", done(BRIEF), done("Certainly! " + BRIEF))
     assert wins("short", done(BRIEF), done("Yes."))
+    assert wins("short", done(BRIEF), done("Basil is easy. Here are some tips for you."))
+    assert wins("short", done("Give basil plenty of light."), done("My friend, it is a pleasure to see you."))
     assert wins("short", done(RAMBLE), cut("Basil is a wonderful herb that many"))
 
 
@@ -87,7 +89,9 @@ def test_nobody_likes_an_empty_answer():
 
 
 def test_alike_answers_tie():
-    assert set(votes("short", done(BRIEF), done("Give it light, and water when it is dry."))) == {"tie"}
+    assert set(votes("short", done(BRIEF), done("Give fresh basil light, and water when it is dry."))) == {
+        "tie"
+    }
     assert set(votes("plain", done(BRIEF), cut(BRIEF))) == {"tie"}
 
 
@@ -104,7 +108,7 @@ def test_a_coin_has_no_taste():
 
 
 def test_ranks_follow_the_taste_and_share_places():
-    answers = [cut(RAMBLE), done(BRIEF), done(RAMBLE), done("Give it light, and water when it is dry.")]
+    answers = [cut(RAMBLE), done(BRIEF), done(RAMBLE), done("Give fresh basil light, and water.")]
     seen = Counter(tuple(rank(TASTES["short"], PROMPT, answers, random.Random(n)) or ()) for n in range(400))
     right, count = seen.most_common(1)[0]
     assert right == (4, 1, 3, 1)

@@ -35,6 +35,8 @@ def publish_adapter(
     for path in partial.iterdir():
         if path.name not in PUBLISHED:  # never a pickle, never a stray file
             path.unlink()
+        else:
+            path.chmod(0o644)  # safetensors writes for its owner alone; the engine may be another user
     _forget_this_machine(partial / "adapter_config.json", run.spec.base_path.name)
     write_atomically(partial / "README.md", card.encode())
     _probe(model, partial, prompt_ids)
