@@ -30,7 +30,7 @@ from inference.engine.weights import Merged, Weights, serving_dtype
 
 log = logging.getLogger("ratchet.engine")
 DRAIN_GRACE_S = 5.0  # beyond the deadline of a request
-WARM_UP = 8  # answers at once
+WARM_UP = 8  # answers at once, for the base; its kernels serve the other versions too
 WARM_UP_S = 120.0
 
 
@@ -126,7 +126,7 @@ class Versions:
         """Read the base model and serve it. Raises ArtifactError when its files are not its manifest's."""
         began = time.monotonic()
         base, version = await asyncio.to_thread(self._prepare_base, asyncio.get_running_loop())
-        await self._warm_up(version, base)
+        await self._warm_up(version, base, answers=min(WARM_UP, self._options.max_running))
         self._base, self._served[version.name] = base, version
         gc.freeze()  # what exists now stays: later collections need not walk through it
         log.info("%s is ready after %.1f s", version.name, time.monotonic() - began)
@@ -149,7 +149,7 @@ class Versions:
             base.memory.refuse_another(used=used, dtype=base.weights.dtype)
             version = await asyncio.to_thread(self._prepare, name, folder, manifest, base)
             try:
-                await self._warm_up(version, base)
+                await self._warm_up(version, base, answers=1)
             except BaseException:
                 await version.lane.stop()
                 raise
@@ -238,14 +238,14 @@ class Versions:
             raise NotFound(f"there is no folder {path}", code="no_such_adapter", param="lora_path")
         return folder
 
-    async def _warm_up(self, version: ServedVersion, base: Base) -> None:
-        """Make some answers before anyone waits for one: kernels are built at first use of a shape."""
+    async def _warm_up(self, version: ServedVersion, base: Base, *, answers: int) -> None:
+        """Make answers before anyone waits for one: kernels are built, and memory mapped, at first use."""
         queue: asyncio.Queue[Event] = asyncio.Queue()
         prompt = base.chat.encode([{"role": "user", "content": "Hello"}])[
             : base.memory.max_model_len - WARM_UP
         ]
         greedy = Sampling(temperature=0.0, top_p=1.0, top_k=1, key=0)
-        left = min(WARM_UP, self._options.max_running)
+        left = answers
         # Each ends a step before the next, so that every size of batch is met once.
         version.lane.submit([Generation(i, prompt, greedy, 1 + i, False, queue) for i in range(left)])
         while left:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -42,9 +43,9 @@ class Engine:
     def text(self, **body) -> str:
         response = self.chat(**body)
         assert response.status_code == 200, response.text
-        return response.json()["choices"][0]["message"]["content"]
+        return str(response.json()["choices"][0]["message"]["content"])
 
-    def stream(self, **body) -> list[dict]:
+    def stream(self, **body) -> list[dict[str, Any]]:
         """The frames of a whole stream; the last must be [DONE]."""
         response = self.chat(stream=True, **body)
         assert response.status_code == 200, response.text
@@ -58,7 +59,7 @@ class Engine:
     def unload(self, name: str) -> httpx.Response:
         return self.http.post("/v1/unload_lora_adapter", json={"lora_name": name})
 
-    def card(self, name: str = "tiny") -> dict:
+    def card(self, name: str = "tiny") -> dict[str, Any]:
         return next(card for card in self.http.get("/v1/models").json()["data"] if card["id"] == name)
 
     def names(self) -> set[str]:
@@ -74,13 +75,13 @@ def frames_of(text: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+    return build_tiny_model(Path(tmp_path_factory.mktemp("tiny")) / "model")
 
 
 @pytest.fixture(scope="session")
 def artifacts(tiny, tmp_path_factory) -> Path:
     """Adapters v1, v2 and v3; and faint, whose update bf16 would destroy."""
-    folder = tmp_path_factory.mktemp("artifacts")
+    folder = Path(tmp_path_factory.mktemp("artifacts"))
     for seed in (1, 2, 3):
         build_tiny_adapter(folder / f"v{seed}", tiny, seed=seed)
     build_tiny_adapter(folder / "faint", tiny, seed=4, size=3e-4)

@@ -1,6 +1,7 @@
 """What an answer looks like, whole and streamed."""
 
 import json
+from typing import Any
 
 import openai
 import pytest
@@ -110,7 +111,7 @@ def test_roles_and_parts_reach_the_template(engine):
 
 
 def test_the_openai_client_is_satisfied(engine):
-    client = openai.OpenAI(base_url=f"{engine.url}/v1", api_key="engine-key")
+    client: Any = openai.OpenAI(base_url=f"{engine.url}/v1", api_key="engine-key")
     messages = [{"role": "user", "content": "Hi"}]
     answer = client.chat.completions.create(model="tiny", messages=messages, max_completion_tokens=4)
     assert answer.usage.completion_tokens <= 4

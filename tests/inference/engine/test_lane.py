@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def greedy(prompts, length, events):
 
 async def collect(events, count):
     """Tokens by choice, and the errors, once `count` answers have ended."""
-    tokens: dict[int, list[int]] = {index: [] for index in range(count)}
+    tokens: dict[int, list[int]] = defaultdict(list)
     errors: dict[int, str] = {}
     while count:
         event = await asyncio.wait_for(events.get(), 30)
@@ -52,7 +53,7 @@ async def collect(events, count):
 
 
 def test_a_crowd_gets_what_each_would_get_alone(weights):
-    """Prompts of many lengths at once, some longer than one step reads: the library's `generate` says the same."""
+    """Prompts of many lengths at once, some longer than one step reads: `generate` says the same."""
     prompts = [
         [(place * 7 + length) % 380 + 3 for place in range(length)] for length in (1, 2, 9, 40, 150, 300)
     ]
@@ -90,7 +91,7 @@ def test_what_does_not_fit_the_cache_waits(weights):
 
 
 def test_a_thread_that_dies_is_replaced(weights):
-    """The running answer fails with a cause; the other, for which the cache had no room, is made by the next."""
+    """The running answer fails with a cause; the other, which had no room yet, is made by the next."""
 
     async def die():
         async with lane_of(weights, max_running=2, cache_tokens=448) as lane:
