@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from inference.artifact import write_manifest
 from training.recipes.rundir import Heartbeat, write_event
@@ -71,7 +72,7 @@ def _stop(folder: Path, cause: str) -> None:
     os._exit(CODES[cause])
 
 
-def _publish(folder: Path, spec: dict, end: str) -> None:
+def _publish(folder: Path, spec: dict[str, Any], end: str) -> None:
     partial = folder / "artifact.partial"
     partial.mkdir(exist_ok=True)
     (partial / "adapter_config.json").write_text(json.dumps({"r": 4, "run": spec["run"]}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from datetime import timedelta
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -25,8 +26,8 @@ def compiled(cast: Cast, **options) -> Dataset:
     return compile_dataset(project=cast.project, actor=Actor(user=cast.ada), **options)
 
 
-def rows_of(dataset: Dataset, part: str = "train") -> list[dict]:
-    return pq.read_table(dataset.folder / f"{part}-00000.parquet").to_pylist()
+def rows_of(dataset: Dataset, part: str = "train") -> list[dict[str, Any]]:
+    return list(pq.read_table(dataset.folder / f"{part}-00000.parquet").to_pylist())
 
 
 def test_preferences_and_corrections_become_rows_with_their_ids(cast: Cast):

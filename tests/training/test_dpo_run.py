@@ -37,6 +37,7 @@ def test_judgements_become_an_adapter(tiny_model: Path, cast: Cast):
     assert run.metrics["loss"] > 0
     assert run.compute["tokens"]["train"] > 0
     assert run.compute["pf_days"] > 0
+    assert run.version is not None
     manifest = run.version.manifest
     assert manifest["dataset"] == run.dataset.digest
     assert manifest["base"] == cast.v1.digest

@@ -195,8 +195,8 @@ def test_votes_that_do_not_count(cast, candidate, loads):
     vote(cast, *same)
     _, train = cast.answered_prompt("Train?", ["One.", "Two."], versions=[candidate, cast.v1])
     vote(cast, *train)
-    kept = Completion.objects.filter(version=candidate, prompt_id__in=evaluation.prompt_ids)
-    kept.filter(pk=kept.first().pk).update(quarantined=True)
+    [first, _] = Completion.objects.filter(version=candidate, prompt_id__in=evaluation.prompt_ids)
+    Completion.objects.filter(pk=first.pk).update(quarantined=True)
     numbers = decide(evaluation=evaluation, actor=SYSTEM).numbers
     assert (numbers["n"], numbers["wins"]) == (1, 1)
 

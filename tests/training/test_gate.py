@@ -101,6 +101,9 @@ def test_the_interval_holds_the_rate_and_stays_in_range(drawn):
     if not judged:
         assert result.win_rate is None
         return
+    assert result.win_rate is not None
+    assert result.ci_low is not None
+    assert result.ci_high is not None
     assert 0 <= result.ci_low <= result.win_rate + 1e-9
     assert result.win_rate - 1e-9 <= result.ci_high <= 1
 
@@ -114,6 +117,8 @@ def test_neither_the_order_nor_the_side_matters(wins, ties, losses, seed):
     assert win_rate(dict(shuffled)) == win_rate(drawn)
     mirrored = win_rate(votes(losses, ties, wins))
     result = win_rate(drawn)
+    assert result.win_rate is not None
+    assert result.ci_high is not None
     assert mirrored.win_rate == pytest.approx(1 - result.win_rate)
     assert mirrored.ci_low == pytest.approx(1 - result.ci_high, abs=0.03)
 

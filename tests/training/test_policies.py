@@ -102,7 +102,7 @@ def test_what_cannot_start_is_said_once_and_tried_again_with_more_judgements(cas
 
 
 def test_what_a_policys_run_made_is_evaluated_once(policy: Policy, cast: Cast, tmp_path, monkeypatch):
-    held = []
+    held: list[Evaluation] = []
     monkeypatch.setattr(policies, "hold_candidate", held.append)
     cast.prompt(split="gate")
     version = new_version(cast.project, tmp_path)

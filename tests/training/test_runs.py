@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -104,9 +105,11 @@ def test_a_slot_runs_once(cast: Cast):
 
 # --- the stream of events -----------------------------------------------------------------------------
 @async_to_sync
-async def _read_all(cast: Cast, headers: dict[str, str] | None = None) -> list[tuple[str, str, dict]]:
+async def _read_all(
+    cast: Cast, headers: dict[str, str] | None = None
+) -> list[tuple[str, str, dict[str, Any]]]:
     """(id, event, data) of every frame of run 1's stream."""
-    answer = await AsyncClient().get("/api/v1/runs/1/events", headers={**cast.auth(), **(headers or {})})
+    answer: Any = await AsyncClient().get("/api/v1/runs/1/events", headers={**cast.auth(), **(headers or {})})
     assert answer.headers["Content-Type"] == "text/event-stream"
     text = b"".join([chunk async for chunk in answer.streaming_content]).decode()
     frames = []

@@ -32,6 +32,12 @@ def is_watched(run: Run) -> bool:
     return run.step >= 1
 
 
+def claimed(run: Run) -> Run:
+    held = leases.claim_run(run.id)
+    assert held is not None
+    return held
+
+
 def is_alive(pid: int) -> bool:
     return local._is_same_process(pid, local._start_of(pid))
 
@@ -41,6 +47,7 @@ def test_a_run_becomes_a_version(scripted: Scripted):
 
     assert (run.status, run.cause, run.message) == (Run.Status.FINISHED, "", "")
     assert (run.step, run.total_steps, run.attempt) == (3, 3, 1)
+    assert run.version is not None
     assert run.version.number == 2
     assert run.version.manifest["dataset"] == run.dataset.digest
     assert run.metrics["loss"] == 0.2333
@@ -226,7 +233,7 @@ def test_a_stale_owner_publishes_nothing(scripted: Scripted):
     stale = leases.claim_run(run.id) if run.is_active else None
     if stale is None:
         pytest.fail("the run ended before it could be claimed")
-    assert leases.claim_run(run.id).fence == stale.fence + 1  # overtaken
+    assert claimed(run).fence == stale.fence + 1  # overtaken
     supervisor._publish(stale)
     assert Version.objects.filter(project=run.project).count() == 1
     assert not leases.update_held(stale, message="from the grave")
@@ -239,26 +246,26 @@ def test_events_taken_over_twice_are_stored_once(scripted: Scripted):
     run = scripted.tick_until(scripted.run())
     before = list(RunEvent.objects.filter(run=run).values_list("sequence", "name"))
     Run.objects.filter(pk=run.pk).update(status=Run.Status.RUNNING, events_offset=0)
-    claimed = leases.claim_run(run.id)
-    assert events.take_over_events(claimed)
+    held = claimed(run)
+    assert events.take_over_events(held)
     assert list(RunEvent.objects.filter(run=run).values_list("sequence", "name")) == before
 
 
 def test_a_torn_line_is_left_until_it_is_whole_and_garbage_is_passed_over(scripted: Scripted):
     run = scripted.tick_until(scripted.run(steps=500), is_watched)
     local.kill(run.handle)
-    claimed = leases.claim_run(run.id)
-    while events.take_over_events(claimed):
+    held = claimed(run)
+    while events.take_over_events(held):
         pass
     count = run.events.count()
     with (run.folder / "events.jsonl").open("ab") as file:
         file.write(b'{"event": "progress", "step": NaN}\n[1]\n{"event": "progress", "step": 9')
-    assert events.take_over_events(claimed)
+    assert events.take_over_events(held)
     assert run.events.count() == count
     with (run.folder / "events.jsonl").open("ab") as file:
         file.write(b"9}\n")
-    assert events.take_over_events(claimed)
-    assert (run.events.count(), claimed.step) == (count + 1, 99)
+    assert events.take_over_events(held)
+    assert (run.events.count(), held.step) == (count + 1, 99)
 
 
 @pytest.mark.django_db(transaction=True)
