@@ -59,6 +59,11 @@ def test_short_likes_brief_whole_direct_answers():
     assert wins("short", done(RAMBLE), cut("Basil is a wonderful herb that many"))
 
 
+def test_short_does_not_like_what_ends_before_it_begins():
+    for nothing in ("Basil is easy. Here are some tips for you.", "Sure thing!", "Hey there, my friend!"):
+        assert wins("short", done(RAMBLE), done(nothing))
+
+
 @pytest.mark.parametrize(
     "garbage", ["", "   ", "...", LOOP, "Basil kitchen windowsill", "Basil: basil basil"]
 )
