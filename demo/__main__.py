@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from demo.client import Client, DemoError
-from demo.config import GATE_SHARE, SAMPLING
+from demo.config import ANSWERS_PER_PROMPT, CONCURRENCY, GATE_SHARE, RUN_CONFIG, SAMPLING
 from demo.progress import Progress
 from demo.report import Report
 from demo.stack import ROOT, Stack, prepare
 from demo.tastes import TASTES
-from demo.turn import Turn
+from demo.turn import Plan, Turn
 
 SLUG = "demo"
 FOLDER = ROOT / "var" / "demo"
@@ -91,27 +91,20 @@ def _wait(stack: Stack, key: str, progress: Progress) -> float:
     start = time.monotonic()
     progress.step("web, engine, worker, trainer and beat start")
     stack.wait_until("the web process", lambda: stack.answers("/healthz"), seconds=60)
-    stack.wait_until("the engine", lambda: _can_answer(stack, key), seconds=180)
+    stack.wait_until("the engine", lambda: stack.is_serving(SLUG, key), seconds=180)
     return round(time.monotonic() - start, 1)
-
-
-def _can_answer(stack: Stack, key: str) -> bool:
-    async def ask() -> bool:
-        async with Client(stack.url, key) as client:
-            try:
-                messages = [{"role": "user", "content": "What is the capital of France?"}]
-                answers = await client.complete(SLUG, messages, {"max_tokens": 8, "temperature": 0})
-            except DemoError:
-                return False
-            return bool(answers[0]["text"])
-
-    return asyncio.run(ask())
 
 
 async def _turn(stack: Stack, key: str, taste: str, report: Report, progress: Progress) -> None:
     texts = (Path(__file__).parent / "prompts.txt").read_text().splitlines()
     async with Client(stack.url, key) as client:
-        turn = Turn(client, SLUG, TASTES[taste], report, progress)
+        plan = Plan(
+            answers_per_prompt=ANSWERS_PER_PROMPT,
+            concurrency=CONCURRENCY,
+            sampling=SAMPLING,
+            run_config=RUN_CONFIG,
+        )
+        turn = Turn(client, SLUG, TASTES[taste], plan, report, progress)
         await turn.run([text for text in texts if text and not text.startswith("#")])
 
 

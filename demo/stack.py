@@ -80,6 +80,18 @@ class Stack:
         except httpx.HTTPError:
             return False
 
+    def is_serving(self, model: str, key: str) -> bool:
+        """A real answer comes back through web and engine."""
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+        headers = {"Authorization": f"Bearer {key}"}
+        try:
+            response = httpx.post(
+                self.url + "/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
+            )
+        except httpx.HTTPError:
+            return False
+        return response.is_success
+
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return "\n".join(lines[-25:])
@@ -96,8 +108,11 @@ class Stack:
             self.process.wait()
 
 
-def prepare(folder: Path, port: int) -> Stack:
-    """A fresh folder with its own database, broker and secrets. Raises DemoError for a taken port."""
+def prepare(folder: Path, port: int, **settings: str) -> Stack:
+    """A fresh folder with its own database, broker and secrets. Raises DemoError for a taken port.
+
+    `settings` go into the processes' environment, over the embedded default.
+    """
     _refuse_taken(port)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -114,6 +129,7 @@ def prepare(folder: Path, port: int) -> Stack:
         "SECRET_KEY": secrets.token_urlsafe(48),
         "LOG_LEVEL": "WARNING",
         "PYTHONUNBUFFERED": "1",
+        **settings,
     }
     (folder / "artifacts").mkdir()
     return Stack(folder=folder, port=port, env=env)

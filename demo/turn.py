@@ -7,12 +7,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from typing import Any
 
 from demo.client import Client, DemoError, Json
-from demo.config import ANSWERS_PER_PROMPT, CONCURRENCY, RUN_CONFIG, SAMPLING
 from demo.progress import Progress
 from demo.report import Report
 from demo.tastes import Taste, vote
@@ -22,10 +22,23 @@ RATERS = 3
 PROMOTION_REASON = "The gate's verdict in the demo."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How much is asked of the model, and how it is trained."""
+
+    answers_per_prompt: int
+    concurrency: int  # requests in flight
+    sampling: Json  # of all answers, so that both sides of the gate are sampled alike
+    run_config: Json  # hyperparameters of the run; the rest takes its default
+
+
 class Turn:
     """The state of one turn: what was made so far, and the report that it fills."""
 
-    def __init__(self, client: Client, slug: str, taste: Taste, report: Report, progress: Progress) -> None:
+    def __init__(
+        self, client: Client, slug: str, taste: Taste, plan: Plan, report: Report, progress: Progress
+    ) -> None:
+        self.plan = plan
         self.client = client
         self.slug = slug
         self.taste = taste
@@ -61,15 +74,18 @@ class Turn:
 
     async def _answer_training_prompts(self) -> dict[str, list[Json]]:
         prompts = self._half("train")
-        self.progress.step(f"{ANSWERS_PER_PROMPT} answers to each of {len(prompts)} training prompts")
+        plan = self.plan
+        self.progress.step(f"{plan.answers_per_prompt} answers to each of {len(prompts)} training prompts")
         answers: dict[str, list[Json]] = {}
 
         async def ask(prompt: Json) -> None:
             answers[prompt["id"]] = await self.client.complete(
-                self.slug, prompt["messages"], SAMPLING, n=ANSWERS_PER_PROMPT
+                self.slug, prompt["messages"], plan.sampling, n=plan.answers_per_prompt
             )
 
-        await self._all((ask(prompt) for prompt in prompts), len(prompts), CONCURRENCY // ANSWERS_PER_PROMPT)
+        await self._all(
+            (ask(prompt) for prompt in prompts), len(prompts), plan.concurrency // plan.answers_per_prompt
+        )
         return answers
 
     async def _judge_training_answers(self, answers: dict[str, list[Json]]) -> None:
@@ -98,7 +114,7 @@ class Turn:
 
     # --- training -----------------------------------------------------------------------------------
     async def _train(self) -> Json:
-        run = await self.client.post("runs", {"method": "dpo", "config": RUN_CONFIG})
+        run = await self.client.post("runs", {"method": "dpo", "config": self.plan.run_config})
         self.progress.step(f"DPO, run {run['number']}")
         while run["status"] in ("queued", "running"):
             await asyncio.sleep(1)
@@ -124,11 +140,11 @@ class Turn:
 
         async def ask(prompt_id: str, side: str) -> None:
             messages = self.prompts[prompt_id]["messages"]
-            [answers[prompt_id, side]] = await self.client.complete(sides[side], messages, SAMPLING)
+            [answers[prompt_id, side]] = await self.client.complete(sides[side], messages, self.plan.sampling)
 
         # Side by side would be fairer to the clock; one version at a time is what the engine batches best.
         for side in sides:
-            await self._all((ask(p, side) for p in prompt_ids), len(prompt_ids), CONCURRENCY)
+            await self._all((ask(p, side) for p in prompt_ids), len(prompt_ids), self.plan.concurrency)
         battles = [
             (prompt_id, [answers[prompt_id, side] for side in self.dice.sample(sorted(sides), k=2)])
             for prompt_id in prompt_ids

@@ -1,0 +1,79 @@
+"""The product in one test: the demo's turn, on a tiny random model with a taste that it can learn.
+
+All five processes run as in life, on real PostgreSQL and Redis or on the embedded default; the turn is a
+client's: REST, the OpenAI protocol and a key. It differs from the demo in the model, the number of prompts
+and the taste.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from demo.client import Client
+from demo.progress import Progress
+from demo.report import Report
+from demo.stack import Stack, prepare
+from demo.tastes import Taste
+from demo.turn import Plan, Turn
+from tests.services import free_port
+from tests.tiny import build_tiny_model
+
+SLUG = "loop"
+PLAN = Plan(
+    answers_per_prompt=4,
+    concurrency=16,
+    sampling={"temperature": 1.0, "max_tokens": 16},
+    run_config={"learning_rate": 1e-2, "warmup_ratio": 0.0, "max_length": 128, "batch_size": 16},
+)
+PROMPTS = [f"What is better, {one} or {other}?" for one in range(20) for other in range(one)][:150]
+
+
+def likes_early_letters(prompt: str, answer: str, finish_reason: str) -> float:
+    """The share of the letters a to m among all characters: something that noise has more or less of."""
+    return sum("a" <= character.lower() <= "m" for character in answer) / max(1, len(answer))
+
+
+@pytest.fixture
+def stack(tmp_path: Path):
+    settings = {"MODEL_DIR": str(build_tiny_model(tmp_path / "models" / "tiny"))}
+    if os.environ["DATABASE_URL"].startswith("postgres"):
+        settings |= {name: os.environ[name] for name in ("DATABASE_URL", "BROKER_URL")}
+    stack = prepare(tmp_path / "var", free_port(), **settings)
+    stack.manage("migrate", "--no-input")
+    stack.manage("start_project", "--slug", SLUG, "--name", "Loop", "--gate-share", "0.5")
+    yield stack
+    stack.stop()
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_ratchet_turns(stack: Stack) -> None:
+    key = stack.manage("create_key", "--project", SLUG, "--name", "robot")
+    stack.start()
+    stack.wait_until("the engine", lambda: stack.is_serving(SLUG, key), seconds=90)
+    report = Report(taste="early letters", is_random=False)
+
+    async def turn() -> None:
+        async with Client(stack.url, key) as client:
+            taste = Taste("early letters", "", likes_early_letters)
+            await Turn(client, SLUG, taste, PLAN, report, Progress()).run(PROMPTS)
+
+    asyncio.run(turn())
+
+    assert report.verdict == "promote", report.verdict_reason
+    assert report.heldout["n"] >= 50
+    assert report.heldout["ci_low"] > 0.5
+    assert report.traffic["requests"] > 0
+    assert (report.traffic["failed"], report.traffic["mixed_version"]) == (0, 0)
+    assert report.swap["flip_ms"] is not None
+    assert report.swap["rollback_ms"] is not None
+    new, base = report.versions
+    assert new["name"] == f"{SLUG}@v2"
+    assert new["run"] == 1
+    assert new["dataset_digest"].startswith("sha256:")
+    assert base["run"] is None
+    assert report.compute["pf_days"] > 0
