@@ -2,7 +2,8 @@
 
 Who was first is decided by the database's constraints. A row whose insert they refuse is then explained:
 the same id and body is a replay and answers with the first row, another body is IdReused, and a second
-judgement of the same thing is AlreadyJudged.
+judgement of the same thing is AlreadyJudged. (No constraint spans the four tables: one id sent with two
+kinds in the same instant makes two rows. A moment apart, the second is IdReused.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NotRequired, Required, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Value
 from django.utils import timezone
 
@@ -44,7 +45,6 @@ class Common(TypedDict):
     supersedes: NotRequired[UUID | None]
 
 
-@transaction.atomic
 def record_rating(
     *,
     project: Project,
@@ -69,7 +69,6 @@ def record_rating(
     return _append(row, project, judge, common, digest, same={"completion": completion, "aspect": aspect})
 
 
-@transaction.atomic
 def record_preference(
     *,
     project: Project,
@@ -112,7 +111,6 @@ def record_preference(
     return _append(row, project, judge, common, digest, same=same, sides=sides)
 
 
-@transaction.atomic
 def record_correction(
     *, project: Project, judge: Judge, completion_id: UUID, text: str, **common: Unpack[Common]
 ) -> tuple[Correction, bool]:
@@ -127,7 +125,6 @@ def record_correction(
     return _append(row, project, judge, common, digest, same={"completion": completion})
 
 
-@transaction.atomic
 def record_flag(
     *,
     project: Project,
@@ -202,15 +199,7 @@ def _plain(value: Any) -> Any:
 def _first(model: type[Row], project: Project, digest: str, common: Common) -> Row | None:
     """The row that this request made before. Raises IdReused when its id names something else."""
     feedback_id = common.get("id")
-    if feedback_id is None:
-        return None
-    if connection.vendor == "postgresql":
-        # The kinds have a table each, so no constraint spans them; this holds the id until we commit.
-        # SQLite has one writer at a time anyway.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [feedback_id.int % 2**63])
-    kind = _kind_of(feedback_id)
-    if kind is None:
+    if feedback_id is None or _kind_of(feedback_id) is None:
         return None
     first: Row | None = model.objects.filter(pk=feedback_id, project=project, body_digest=digest).first()
     if first is None:
@@ -250,15 +239,19 @@ def _append(
     row.guideline_version = project.guideline_version
     row.body_digest = digest
     row.created = timezone.now()
-    if old := common.get("supersedes"):
-        _supersede(model, row, old, same)
     try:
         with transaction.atomic():
+            if old := common.get("supersedes"):
+                _supersede(model, row, old, same)
             row.save(force_insert=True)
             for side in sides:
                 side.preference_id = row.pk  # now that it has its id, which may be the client's
             Candidate.objects.bulk_create(sides)
-    except IntegrityError:
+    except (IntegrityError, NotStanding) as refused:
+        if replayed := _first(model, project, digest, common):
+            return replayed, True
+        if isinstance(refused, NotStanding):
+            raise
         first = model.objects.usable().filter(judge=judge.key, **same).values_list("pk", flat=True).first()
         if first is None:
             raise

@@ -19,7 +19,7 @@ from inference.models import Completion, Prompt
 from projects.ids import uuid7
 from projects.models import User
 from tests.cast import Cast
-from tests.feedback.judging import flag, preference, rating
+from tests.feedback.judging import preference, rating
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Answer = TypeVar("Answer")
@@ -68,19 +68,21 @@ def test_a_request_that_was_sent_twice_is_one_judgement(cast: Cast):
         assert len({one.content for one in responses}) == 1
 
 
-def test_one_id_is_one_judgement_whatever_the_kind(cast: Cast):
+def test_one_id_with_different_bodies_is_the_first_of_them(cast: Cast):
+    for number in range(5):
+        _, answers = cast.answered_prompt(f"Question {number}?")
+        body = rating(answers[0], id=str(uuid7()))
+        responses = together([post(cast, {**body, "subject": f"user-{n}"}) for n in range(AT_ONCE)])
+        assert Counter(one.status_code for one in responses) == {201: 1, 422: AT_ONCE - 1}
+        assert {one.json()["error"]["code"] for one in responses if one.status_code == 422} == {"id_reused"}
+
+
+def test_a_replay_of_what_supersedes_is_no_second_judgement(cast: Cast):
     _, answers = cast.answered_prompt()
-    for _ in range(5):
-        feedback_id = str(uuid7())
-        subject = feedback_id[-8:]
-        bodies = [
-            rating(answers[0], id=feedback_id, subject=subject),
-            flag(answers[0], id=feedback_id, subject=subject),
-            preference(answers, [1, 2], id=feedback_id, subject=subject),
-            rating(answers[1], id=feedback_id, subject=subject),
-        ]
-        responses = together([post(cast, body) for body in bodies])
-        assert Counter(one.status_code for one in responses) == {201: 1, 422: 3}
+    first = cast.post("feedback", rating(answers[0])).json()["id"]
+    body = rating(answers[0], -1, supersedes=first, id=str(uuid7()))
+    responses = together([post(cast, body) for _ in range(AT_ONCE)])
+    assert Counter(one.status_code for one in responses) == {201: 1, 200: AT_ONCE - 1}
 
 
 def test_only_one_can_supersede(cast: Cast):
