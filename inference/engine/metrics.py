@@ -33,7 +33,7 @@ class Metrics:
             "ratchet_engine_refused", "Requests refused, by code", ["code"], registry=registry
         )
         self.cancelled = Counter(
-            "ratchet_engine_cancelled", "Answers whose client left", one, registry=registry
+            "ratchet_engine_cancelled", "Answers given up unfinished", one, registry=registry
         )
         self.restarts = Counter(
             "ratchet_engine_restarts", "Generation threads that died", one, registry=registry

@@ -128,6 +128,7 @@ class Versions:
         base, version = await asyncio.to_thread(self._prepare_base, asyncio.get_running_loop())
         await self._warm_up(version, base, answers=min(WARM_UP, self._options.max_running))
         self._base, self._served[version.name] = base, version
+        gc.collect()
         gc.freeze()  # what exists now stays: later collections need not walk through it
         log.info("%s is ready after %.1f s", version.name, time.monotonic() - began)
 
@@ -176,6 +177,8 @@ class Versions:
             await version.lane.stop()
             self._draining.discard(name)
             self._metrics.forget(name)
+        del version
+        gc.collect()  # models and their managers hold each other
         log.info("%s is unloaded", name)
 
     async def watch(self) -> None:

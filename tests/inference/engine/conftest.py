@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ class Engine:
     http: httpx.Client
     process: subprocess.Popen[bytes]
     artifacts: Path
+    seen: list[int]  # what /health said until it said 200
 
     @property
     def url(self) -> str:
@@ -96,7 +98,7 @@ def start(tiny: Path, artifacts: Path, *flags: str) -> tuple[subprocess.Popen[by
     process = subprocess.Popen(
         [*command, "--artifacts-dir", str(artifacts), "--port", str(port), *flags],
         cwd=ROOT,
-        env={**os.environ, "ENGINE_API_KEY": KEY, "ENGINE_THREADS": "1"},
+        env={**os.environ, "ENGINE_API_KEY": KEY, "ENGINE_API_KEY_FILE": "", "ENGINE_THREADS": "1"},
     )
     return process, port
 
@@ -118,16 +120,14 @@ def connect(processes, name: str, artifacts: Path) -> Iterator[Engine]:
     headers = {"Authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as http:
         end = time.monotonic() + 60
-        while True:
+        seen: list[int] = []
+        while 200 not in seen:
             assert process.poll() is None, "the engine ended while it started"
             assert time.monotonic() < end, "the engine did not become ready"
-            try:
-                if http.get("/health").status_code == 200:
-                    break
-            except httpx.ConnectError:
-                pass
+            with contextlib.suppress(httpx.ConnectError):
+                seen.append(http.get("/health").status_code)
             time.sleep(0.05)
-        yield Engine(http, process, artifacts)
+        yield Engine(http, process, artifacts, seen)
 
 
 @pytest.fixture(scope="session")

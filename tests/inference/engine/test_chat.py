@@ -43,7 +43,7 @@ def test_no_usage_chunk_unless_it_is_asked_for(engine):
 
 def test_streamed_characters_are_whole(engine):
     """The tiny model's texts are full of broken bytes; what was sent early still stands at the end."""
-    for seed in range(4):
+    for seed in range(2):
         body = {"temperature": 1.5, "seed": seed, "max_tokens": 60, "ignore_eos": True}
         pieces = [frame["choices"][0]["delta"].get("content", "") for frame in engine.stream(**body)]
         assert "".join(pieces) == engine.text(**body)
@@ -86,12 +86,9 @@ def test_a_stop_string_ends_the_answer_and_is_not_shown(engine):
 
 def test_the_end_token_ends_the_answer(engine):
     """With a high temperature the tiny model says its end token before long; it is counted and not shown."""
-    reasons = []
-    for seed in range(12):
-        body = engine.chat(temperature=2.0, seed=seed, max_tokens=300).json()
-        reasons.append(body["choices"][0]["finish_reason"])
-        assert "<|im_end|>" not in body["choices"][0]["message"]["content"]
-    assert "stop" in reasons
+    choices = engine.chat(temperature=2.0, seed=1, max_tokens=200, n=8).json()["choices"]
+    assert all("<|im_end|>" not in choice["message"]["content"] for choice in choices)
+    assert "stop" in [choice["finish_reason"] for choice in choices]
 
 
 def test_the_default_length_is_what_fits(engine):

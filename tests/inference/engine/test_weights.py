@@ -113,6 +113,24 @@ def test_an_adapter_of_another_model_is_refused(weights, tiny, torch, tmp_path):
         merge(weights, folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("adapter_config.json", b"{"),
+        ("adapter_config.json", b"[]"),
+        ("adapter_config.json", b'{"peft_type": "LORA", "lora_alpha": "8"}'),
+        ("adapter_config.json", b'{"peft_type": "LORA", "lora_alpha": 8, "alpha_pattern": {"(": 1}}'),
+        ("adapter_model.safetensors", b"not what it says"),
+    ],
+)
+def test_files_that_are_no_adapter_are_refused(weights, tiny, tmp_path, name, content):
+    folder = build_tiny_adapter(tmp_path / "a", tiny)
+    (folder / name).write_bytes(content)
+    write_manifest(folder)
+    with pytest.raises(InvalidRequest):
+        merge(weights, folder)
+
+
 def test_bytes_that_change_after_the_check_are_refused(weights, tiny, tmp_path):
     folder = build_tiny_adapter(tmp_path / "a", tiny)
     manifest = verify(folder)
