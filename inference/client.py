@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -130,7 +131,7 @@ class EngineClient:
         try:
             entries = body["data"]
             return {entry["id"]: _card(entry) for entry in entries}
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise EngineBroken(f"{self.url} answers /v1/models with something else") from error
 
     def load(self, name: str, path: str, *, timeout: float = 120.0) -> None:
@@ -308,6 +309,12 @@ def _card(entry: dict[str, Any]) -> ModelCard:
     )
 
 
+def storable(text: str) -> str:
+    """The text without NUL and half characters, which a model can say and a database cannot keep."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DONE = object()
 
 
@@ -339,7 +346,7 @@ def _parse_line(line: str) -> list[Piece | Usage] | object | None:
                 str(error.get("message", "the engine failed")), code=str(error.get("code", ""))
             )
         return _pieces(body)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise EngineBroken("the engine sent something that is no answer") from error
 
 
@@ -354,7 +361,8 @@ def _pieces(body: dict[str, Any]) -> list[Piece | Usage]:
         tokens = int(usage["completion_tokens"]) if usage else None
         finish = choice.get("finish_reason")
         if text or finish or tokens is not None:
-            events.append(Piece(index=int(choice["index"]), text=text, finish_reason=finish, tokens=tokens))
+            index = int(choice["index"])
+            events.append(Piece(index=index, text=storable(text), finish_reason=finish, tokens=tokens))
     if usage and not choices:
         events.append(
             Usage(tokens_in=int(usage["prompt_tokens"]), tokens_out=int(usage["completion_tokens"]))

@@ -21,7 +21,8 @@ from weakref import WeakKeyDictionary
 
 import httpx
 from django.conf import settings
-from django.db import DatabaseError, transaction
+from django.db import Error as DatabaseError
+from django.db import transaction
 
 from inference.client import (
     EngineBroken,

@@ -11,9 +11,9 @@ from tests.inference.stub_engine import StubEngine
 from tests.processes import Process, web_process
 
 SHORT = {
-    "FIRST_TOKEN_SECONDS": "1.5",
-    "TOKEN_GAP_SECONDS": "1",
-    "ANSWER_SECONDS": "8",
+    "FIRST_TOKEN_SECONDS": "2.5",
+    "TOKEN_GAP_SECONDS": "1.5",
+    "ANSWER_SECONDS": "5",
     "READERLESS_SECONDS": "1",
     "MAX_STREAMS": "60",
     "DATABASE_POOL_SIZE": "4",

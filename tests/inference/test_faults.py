@@ -113,10 +113,12 @@ def test_the_openai_client_raises_on_an_error_in_mid_stream(fault_web: Process, 
 
 
 def test_another_replica_is_asked_until_the_first_token(fault_web: Process, cast: Cast, stubs: Stubs) -> None:
-    for first in ("busy", "absent", "starting", "mute"):
+    time.sleep(AVOID_SECONDS)  # an engine that failed in another test is asked last for so long
+    for first in ("busy", "absent", "mute", "starting"):
         response = ask(fault_web, cast, f"A={first} B=say", stream=True)
         assert response.status_code == 200, first
         assert events_of(response)[-1] == "[DONE]", first
+    assert [len(stub.asked) for stub in stubs] == [4, 4]
     assert set(Completion.objects.values_list("state", flat=True)) == {"finished"}
     assert Completion.objects.count() == 4, "an answer that moved on is still one answer"
     for stub in stubs:
@@ -185,7 +187,7 @@ def test_nobody_waits_for_a_place(fault_web: Process, cast: Cast) -> None:
 
     assert asyncio.run(many()) == [200] * 7 + [429]
     until(lambda: not Completion.objects.filter(state="running").exists())
-    assert ask(fault_web, cast, "say").status_code == 200, "places are given back"
+    assert ask(fault_web, cast, "say", n=8).status_code == 200, "places are given back"
 
 
 def test_fifty_streams_hold_no_connection(fault_web: Process, cast: Cast) -> None:
@@ -226,6 +228,16 @@ def connections_of_web() -> int:
             return int(row[0]) - int(settings.DATABASE_POOL_SIZE)
     finally:
         connection.close()
+
+
+def test_an_answer_may_be_long_but_not_endless(fault_web: Process, cast: Cast) -> None:
+    """Its first token in time, no gap too long, and given up at ANSWER_SECONDS, which is 5 here."""
+    began = time.monotonic()
+    *before, last = events_of(ask(fault_web, cast, "slow", stream=True))
+    assert 5 <= time.monotonic() - began < 8
+    assert last["error"]["code"] == "engine_failed"
+    assert len(before) > 20
+    assert Completion.objects.get().state == "failed"
 
 
 def test_an_engine_that_is_away_costs_nothing_else(
