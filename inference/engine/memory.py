@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -63,3 +66,16 @@ def plan_memory(
         cache_tokens=min(affordable, max(options.max_running * USUAL_TOKENS, max_model_len)),
         numbers_a_token=numbers,
     )
+
+
+def give_back() -> None:
+    """Return what was freed to the system. To be run in a thread: it takes some milliseconds.
+
+    A model and its manager hold each other, so only a collection frees them; and the C library keeps the
+    pages of freed matrices, some hundred megabytes a version, unless it is told to look for them.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
+        if trim is not None:
+            trim(0)

@@ -21,7 +21,7 @@ from inference.artifact import MANIFEST, digest_of, sha256_file, verify
 from inference.engine.chat import ChatTokenizer
 from inference.engine.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from inference.engine.lane import Event, Generation, Lane
-from inference.engine.memory import MemoryPlan, plan_memory
+from inference.engine.memory import MemoryPlan, give_back, plan_memory
 from inference.engine.metrics import Metrics
 from inference.engine.options import Options
 from inference.engine.sampling import Sampling
@@ -128,7 +128,7 @@ class Versions:
         base, version = await asyncio.to_thread(self._prepare_base, asyncio.get_running_loop())
         await self._warm_up(version, base, answers=min(WARM_UP, self._options.max_running))
         self._base, self._served[version.name] = base, version
-        gc.collect()
+        await asyncio.to_thread(give_back)
         gc.freeze()  # what exists now stays: later collections need not walk through it
         log.info("%s is ready after %.1f s", version.name, time.monotonic() - began)
 
@@ -155,6 +155,7 @@ class Versions:
                 await version.lane.stop()
                 raise
             self._served[name] = version
+            await asyncio.to_thread(give_back)
             seconds = time.monotonic() - began
             self._metrics.load_seconds.observe(seconds)
             log.info("%s is ready after %.2f s: %s", name, seconds, self.card(version)["ratchet"])
@@ -178,7 +179,8 @@ class Versions:
             self._draining.discard(name)
             self._metrics.forget(name)
         del version
-        gc.collect()  # models and their managers hold each other
+        await asyncio.sleep(0.1)  # the worker that stopped the lane lets go of it a moment later
+        await asyncio.to_thread(give_back)
         log.info("%s is unloaded", name)
 
     async def watch(self) -> None:

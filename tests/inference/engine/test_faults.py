@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
@@ -10,7 +11,12 @@ from inference.engine.metrics import Metrics
 from inference.engine.options import Options
 
 pytestmark = pytest.mark.model
-BODY = b"""{"model": "tiny", "max_tokens": 300, "ignore_eos": true, "messages": [{"role": "user", "content": "Hi"}]}"""
+BODY = {
+    "model": "tiny",
+    "max_tokens": 300,
+    "ignore_eos": True,
+    "messages": [{"role": "user", "content": "Hi"}],
+}
 
 
 def test_the_watch_replaces_a_dead_thread(tiny, tmp_path):
@@ -24,7 +30,7 @@ def test_the_watch_replaces_a_dead_thread(tiny, tmp_path):
     async def scene() -> tuple[bytes, bytes]:
         metrics = Metrics()
         versions = Versions(options, metrics)
-        request = parse(ChatRequest, BODY)
+        request = parse(ChatRequest, json.dumps(BODY).encode())
         with pytest.raises(Unavailable):
             await admit(request, versions=versions, metrics=metrics, options=options)
         await versions.load_base()
