@@ -12,6 +12,7 @@ from pathlib import Path
 
 import environ
 from csp.constants import NONCE
+from django.templatetags.static import static
 
 ROOT = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
@@ -109,6 +110,7 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
+FAVICON = "projects/favicon.svg"
 STATIC_ROOT = VAR_DIR / "static"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop; production may still collect
 
@@ -226,5 +228,23 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 UNFOLD = {
     "SITE_TITLE": "Ratchet",
     "SITE_HEADER": "Ratchet",
+    "SITE_SYMBOL": "settings",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static(FAVICON)}],
     "SHOW_VIEW_ON_SITE": False,
+    # The accent of the pages, as tints; white on 600 holds 4.5 to 1.
+    "COLORS": {
+        "primary": {
+            "50": "oklch(98.4% .014 180.72)",
+            "100": "oklch(95.3% .051 180.801)",
+            "200": "oklch(91% .096 180.426)",
+            "300": "oklch(85.5% .138 181.071)",
+            "400": "oklch(77.7% .152 181.912)",
+            "500": "oklch(70.4% .14 182.503)",
+            "600": "oklch(49% .092 186.391)",
+            "700": "oklch(45% .085 187.5)",
+            "800": "oklch(40% .07 188.216)",
+            "900": "oklch(36% .06 188.416)",
+            "950": "oklch(27.7% .046 192.524)",
+        }
+    },
 }

@@ -7,6 +7,7 @@ const composer = document.getElementById("composer");
 const text = document.getElementById("text");
 const announce = document.getElementById("announce");
 const words = document.getElementById("chat-words").dataset;
+const LOOK_AGAIN_MS = 2000;
 const streams = new Map(); // answer id -> EventSource
 
 // --- Streams ---------------------------------------------------------------------------------------
@@ -40,12 +41,17 @@ function follow(answer) {
 
 async function finish(answer, source) {
   source.close();
-  streams.delete(answer.id);
   const stick = isAtEnd();
   const hadFocus = answer.contains(document.activeElement);
   const turn = answer.closest(".turn");
   const isLastOfSeveral = turn.querySelectorAll(".answer").length > 1;
   await htmx.ajax("GET", answer.dataset.answer, { target: answer, swap: "outerHTML" });
+  streams.delete(answer.id); // not before: until the swap the page still holds an answer to follow
+  const now = document.getElementById(answer.id);
+  if (now?.dataset.stream) { // the stream ended, and the answer has not: look again
+    setTimeout(() => follow(now), LOOK_AGAIN_MS);
+    return;
+  }
   if (isLastOfSeveral) offerComparison(turn);
   if (hadFocus) document.getElementById(answer.id)?.focus({ preventScroll: true });
   if (stick) toEnd();

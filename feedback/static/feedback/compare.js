@@ -15,6 +15,8 @@ let outbox = JSON.parse(localStorage.getItem(STORE) ?? "[]");
 let ahead = []; // forms fetched and not shown yet
 let isWaiting = false; // the question on the page is answered, and no other is here yet
 let isSending = false;
+let undoNext = false; // asked for while votes were still going out
+const answered = new Set(); // assignments voted on here; an answer that is late may bring one of them again
 
 // --- What is on the page -----------------------------------------------------------------------------
 const shown = () => place.querySelector("form");
@@ -33,24 +35,32 @@ document.addEventListener("visibilitychange", () => {
 });
 const secondsSpent = () => ((performance.now() - shownAt - hiddenMs) / 1000).toFixed(2);
 
+function noteAhead() {
+  place.dataset.ahead = ahead.length;
+}
+
 function show(form) {
   place.replaceChildren(document.adoptNode(form));
   for (const side of form.querySelectorAll(".is-chosen")) side.classList.remove("is-chosen");
+  // It may have been fetched before there was anything to undo.
+  if (answered.size) for (const button of form.querySelectorAll("[name=undo]")) button.disabled = false;
   isWaiting = false;
   shownAt = performance.now();
   hiddenMs = 0;
   scrollTo(0, 0);
   announce.textContent = isQuestion(form) ? words.next : words.nothing;
+  noteAhead();
 }
 
 // A form from the server: shown when nothing is, else kept for the next key.
 function take(form) {
   const here = shown();
-  const known = [isWaiting ? null : here, ...ahead].some((one) => one?.dataset.assignment === form.dataset.assignment);
-  if (isQuestion(form) && !known) {
+  const known = [here, ...ahead].some((one) => one.dataset.assignment === form.dataset.assignment);
+  if (isQuestion(form) && !known && !answered.has(form.dataset.assignment)) {
     if (isWaiting || !isQuestion(here)) show(form);
     else ahead.push(form);
-  } else if (!isQuestion(form) && isWaiting) show(form);
+  } else if (!isQuestion(form) && isWaiting && !outbox.length) show(form);
+  noteAhead();
   const fresh = form.querySelector("[data-waiting]");
   const old = shown().querySelector("[data-waiting]");
   if (fresh && old) old.textContent = fresh.textContent;
@@ -63,10 +73,10 @@ function vote(verdict) {
   const body = new URLSearchParams(new FormData(form));
   body.set("verdict", verdict);
   body.set("seconds", secondsSpent());
+  answered.add(form.dataset.assignment);
   outbox.push({ url: form.action, body: body.toString() });
   if (ahead.length) {
     show(ahead.shift());
-    for (const button of place.querySelectorAll("[name=undo]")) button.disabled = false;
   } else {
     isWaiting = true;
     const chosen = { left: ["left"], right: ["right"], tie: ["left", "right"] }[verdict] ?? [];
@@ -76,11 +86,13 @@ function vote(verdict) {
 }
 
 async function undo() {
-  if (outbox.length || !shown().querySelector("[name=undo]:not(:disabled)")) return;
+  undoNext = isSending;
+  if (isSending || !shown().querySelector("[name=undo]:not(:disabled)")) return;
   const token = new URLSearchParams(new FormData(shown())).toString();
   const outcome = await post({ url: place.dataset.undo, body: token });
   if (!outcome.form) return outcome.message ? undefined : toast(words.kept, { bad: true });
   if (isQuestion(shown()) && !isWaiting) ahead.unshift(shown());
+  answered.delete(outcome.form.dataset.assignment);
   show(outcome.form);
 }
 
@@ -106,7 +118,8 @@ async function send() {
   }
   isSending = false;
   localStorage.removeItem(STORE);
-  fetchAhead();
+  if (undoNext) undo();
+  else fetchAhead();
 }
 
 async function fetchAhead() {

@@ -1,0 +1,125 @@
+"""What the browser tests find on the pages: a conversation, comparisons, a run, an evaluation, deployments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from feedback.services.conversations import title_of
+from feedback.services.judge import Judge
+from feedback.services.record import record_preference, record_rating
+from inference.models import Completion, Conversation, Deployment, Replica, Version
+from inference.services.prompts import record_prompt
+from projects.models import Project
+from tests.cast import Cast, make_cast
+from training.models import Dataset, Evaluation, Run, RunEvent
+
+HOSTILE = "**Bold** <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://example.org/x.png)"
+
+
+@pytest.fixture
+def people(transactional_db: None) -> Cast:
+    cast = make_cast()
+    Project.objects.update(max_tokens=24)  # an answer of a tiny model is long enough then
+    cast.project.refresh_from_db()
+    return cast
+
+
+def talk(
+    cast: Cast, question: str = "How do I boil an egg?", *answers: str
+) -> tuple[Conversation, list[Completion]]:
+    """A conversation of bob's with one question and its answers."""
+    conversation = Conversation.objects.create(project=cast.project, owner=cast.bob, title=title_of(question))
+    messages = [{"role": "user", "content": question}]
+    prompt, _ = record_prompt(project=cast.project, messages=messages, conversation=conversation)
+    return conversation, [
+        cast.answer(prompt, text) for text in answers or ("Eight minutes in boiling water.",)
+    ]
+
+
+def comparisons(cast: Cast, count: int) -> None:
+    """Questions with two answers each, which nobody has compared."""
+    for number in range(count):
+        cast.answered_prompt(
+            f"Question {number}: how long?", [f"Short {number}.", f"A longer answer {number}."]
+        )
+
+
+def turned_loop(cast: Cast) -> Run:
+    """One turn of the loop, and a run that is under way: everything that the pages can show."""
+    now, project = timezone.now(), cast.project
+    v2 = Version.objects.create(
+        project=project, number=2, kind="adapter", path="versions/2", digest="sha256:2"
+    )
+    dataset = Dataset.objects.create(
+        project=project,
+        number=1,
+        format="preference",
+        cutoff=now - timedelta(hours=2),
+        rows=212,
+        heldout_rows=24,
+        drops={"tie": 3},
+        digest="sha256:1",
+        path="datasets/1",
+    )
+    config = {"beta": 0.1, "target_modules": ["q_proj", "v_proj"]}
+    ended = {"status": "finished", "step": 8, "total_steps": 8, "finished": now, "version": v2}
+    Run.objects.create(project=project, number=1, dataset=dataset, config=config, **ended)
+    Run.objects.create(
+        project=project,
+        number=2,
+        dataset=dataset,
+        status="failed",
+        cause="oom",
+        message="Out of memory at step 3.",
+    )
+    run = Run.objects.create(
+        project=project, number=3, dataset=dataset, config=config, status="running", step=2, total_steps=8
+    )
+    for step in (1, 2):
+        metrics = {"loss": 0.7 - step / 10, "reward_accuracy": 0.5 + step / 10}
+        data = {"step": step, "total": 8, "metrics": metrics}
+        RunEvent.objects.create(run=run, sequence=step, name="progress", data=data)
+    gate = []
+    for number in range(3):
+        prompt, (old, new) = cast.answered_prompt(
+            f"Gate {number}?", [HOSTILE, "Yes."], split="gate", versions=[cast.v1, v2]
+        )
+        gate.append(str(prompt.pk))
+        if number:
+            record_preference(
+                project=project,
+                judge=Judge(user=cast.carol),
+                candidates=[old.pk, new.pk],
+                ranks=[2, 1],
+                source="ui",
+            )
+        record_rating(
+            project=project, judge=Judge(user=cast.carol), completion_id=new.pk, value=1, source="ui"
+        )
+    numbers = {"n": 2, "win_rate": 0.73, "ci_low": 0.61, "ci_high": 0.84, "wins": 2, "ties": 0, "losses": 0}
+    Evaluation.objects.create(
+        project=project,
+        number=1,
+        candidate=v2,
+        champion=cast.v1,
+        prompt_ids=gate,
+        status="decided",
+        verdict="promote",
+        reason="The lower bound clears 0.500.",
+        numbers=numbers,
+        decided=now,
+    )
+    Deployment.objects.create(
+        project=project,
+        number=2,
+        kind="promote",
+        champion=v2,
+        previous=cast.v1,
+        user=cast.ada,
+        reason="It wins.",
+    )
+    Replica.objects.create(url="http://127.0.0.1:1", is_healthy=True, missing=["kitchen-v2"], checked=now)
+    return run

@@ -1,0 +1,184 @@
+"""On the chat page a person asks, rates, corrects and compares, by keyboard and by pointer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from feedback.models import Correction, Preference, Rating
+from inference.models import Completion
+from tests.browser.cast import HOSTILE, people, talk  # noqa: F401 - a fixture
+from tests.cast import Cast
+
+ANSWER_MS = 60_000
+
+
+def open_talk(page: Page, cast: Cast, sign_in: Any, *answers: str) -> list[Completion]:
+    sign_in(cast.bob)
+    conversation, completions = talk(cast, "How do I boil an egg?", *answers)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    return completions
+
+
+def test_a_question_by_keyboard_streams_an_answer_that_survives_a_reload(
+    page: Page, people: Cast, sign_in: Any, engine: Any
+) -> None:
+    sign_in(people.bob)
+    page.goto("/p/kitchen/chat/")
+    page.keyboard.type("Tell me about eggs.")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("All of them.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".asked")).to_have_text("You: Tell me about eggs.\nAll of them.")
+    page.wait_for_url("**/chat/*-*/")
+    page.reload()
+    expect(page.locator(".answer:not([data-stream])")).to_be_visible(timeout=ANSWER_MS)
+    completion = Completion.objects.get(project=people.project)
+    assert completion.state == Completion.State.FINISHED
+    assert completion.prompt.conversation is not None
+    assert completion.prompt.conversation.owner == people.bob
+    expect(page.locator("#conversations a")).to_have_text("Tell me about eggs. All of them.")
+
+
+def test_an_answer_can_be_stopped_and_its_text_is_kept(
+    page: Page, people: Cast, sign_in: Any, engine: Any
+) -> None:
+    people.project.max_tokens = 400
+    people.project.save(update_fields=["max_tokens"])
+    sign_in(people.bob)
+    page.goto("/p/kitchen/chat/")
+    page.keyboard.type("Go on and on.")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-text]")).not_to_be_empty(timeout=ANSWER_MS)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".answer:not([data-stream])")).to_be_visible(timeout=ANSWER_MS)
+    completion = Completion.objects.get(project=people.project)
+    assert completion.state in (Completion.State.STOPPED, Completion.State.FINISHED)
+    assert completion.text
+
+
+def test_rates_by_keyboard(page: Page, people: Cast, sign_in: Any) -> None:
+    [completion] = open_talk(page, people, sign_in)
+    page.keyboard.press("+")
+    expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("2")
+    expect(page.get_by_role("checkbox", name="Clear")).to_be_checked()
+    page.get_by_placeholder("Anything to add?").press("Enter")
+    expect(page.locator(".why summary")).to_have_text("Clear")
+    [first, second] = Rating.objects.order_by("id")
+    assert (first.value, first.superseded is not None) == (1, True)
+    assert (second.value, second.reasons, second.supersedes) == (1, ["clear"], first)
+    page.locator(".answer").focus()
+    page.keyboard.press("-")
+    expect(page.get_by_role("button", name="Thumb down")).to_have_attribute("aria-pressed", "true")
+    assert Rating.objects.usable().get().value == -1
+    page.keyboard.press("u")
+    expect(page.get_by_role("button", name="Thumb down")).to_have_attribute("aria-pressed", "false")
+    assert not Rating.objects.usable().exists()
+    assert Rating.objects.count() == 3
+    assert completion.ratings.count() == 3
+
+
+def test_rates_by_pointer_and_a_double_click_is_one_rating(page: Page, people: Cast, sign_in: Any) -> None:
+    open_talk(page, people, sign_in)
+    page.get_by_role("button", name="Thumb up").click(click_count=2, delay=5)
+    expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "true")
+    page.get_by_text("Well written").click()
+    page.get_by_placeholder("Anything to add?").fill("Just right.")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".why summary")).to_have_text("Well written: Just right.")
+    rating = Rating.objects.usable().get()
+    assert (rating.value, rating.reasons, rating.comment) == (1, ["well_written"], "Just right.")
+    page.reload()
+    page.locator(".why summary").click()
+    page.get_by_role("button", name="Take back").click()
+    expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "false")
+    assert not Rating.objects.usable().exists()
+
+
+def test_corrects_by_keyboard_and_is_told_when_nothing_changed(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    [completion] = open_talk(page, people, sign_in)
+    page.keyboard.press("e")
+    editor = page.get_by_label("The answer as it should have been")
+    expect(editor).to_be_focused()
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("alert")).to_contain_text("same text")
+    expect(editor).to_be_focused()
+    page.keyboard.type(" Then cool it.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".better")).to_contain_text("Then cool it.")
+    correction = Correction.objects.usable().get()
+    assert (correction.completion, correction.text) == (completion, f"{completion.text} Then cool it.")
+    page.keyboard.press("e")
+    expect(editor).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(editor).to_be_hidden()
+
+
+def test_corrects_by_pointer(page: Page, people: Cast, sign_in: Any) -> None:
+    open_talk(page, people, sign_in)
+    page.get_by_role("button", name="Make it better").click()
+    editor = page.get_by_label("The answer as it should have been")
+    editor.fill("   ")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    editor.fill("Six minutes.")
+    page.get_by_role("button", name="Save").click()
+    expect(page.locator(".better")).to_contain_text("Six minutes.")
+    page.get_by_role("button", name="Take the better version back").click()
+    expect(page.locator(".better")).to_be_hidden()
+    assert not Correction.objects.usable().exists()
+
+
+@pytest.mark.parametrize(("key", "ranks"), [("ArrowLeft", [1, 2]), ("ArrowRight", [2, 1])])
+def test_says_which_of_two_answers_is_better(
+    page: Page, people: Cast, sign_in: Any, key: str, ranks: list[int]
+) -> None:
+    completions = open_talk(page, people, sign_in, "Eight minutes.", "It depends on the egg.")
+    page.keyboard.press(key)
+    expect(page.locator('[data-which] [aria-pressed="true"]')).to_have_count(1)
+    preference = Preference.objects.usable().get()
+    sides = preference.candidates.order_by("position")
+    assert [(side.completion, side.rank) for side in sides] == list(zip(completions, ranks, strict=True))
+    page.get_by_role("button", name="Both bad").click()
+    expect(page.get_by_role("button", name="Both bad")).to_have_attribute("aria-pressed", "true")
+    assert Preference.objects.usable().get().all_bad
+
+
+def test_hostile_markdown_is_harmless(page: Page, people: Cast, sign_in: Any) -> None:
+    open_talk(page, people, sign_in, HOSTILE)
+    expect(page.locator(".answer strong").first).to_have_text("Bold")
+    expect(page.locator(".answer .text img")).to_have_count(0)
+    expect(page.locator(".answer .text a[href^=javascript]")).to_have_count(0)
+
+
+def test_an_engine_that_is_away_is_said_and_the_question_is_kept(
+    page: Page, people: Cast, sign_in: Any, engine: Any
+) -> None:
+    engine.stop()
+    [_] = open_talk(page, people, sign_in)
+    page.get_by_label("Your message").fill("Are you there?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("does not answer", timeout=ANSWER_MS)
+    page.get_by_role("button", name="Thumb up").first.click()
+    expect(page.get_by_role("button", name="Thumb up").first).to_have_attribute("aria-pressed", "true")
+    engine.start()
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator(".turn").nth(1).locator(".answer:not([data-stream])")).to_be_visible(
+        timeout=ANSWER_MS
+    )
+
+
+def test_somebody_elses_conversation_is_not_found(
+    page: Page, people: Cast, sign_in: Any, console: Any
+) -> None:
+    console.allow("404")
+    conversation, _ = talk(people)
+    sign_in(people.ada)
+    response = page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    assert response is not None
+    assert response.status == 404
