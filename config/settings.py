@@ -183,6 +183,12 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "DatasetStatus": "training.models.Dataset.Status",
+        "RunStatus": "training.models.Run.Status",
+        "EvaluationStatus": "training.models.Evaluation.Status",
+        "VersionStatus": "inference.models.Version.Status",
+    },
     "SERVE_AUTHENTICATION": ["rest_framework.authentication.SessionAuthentication"],
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
 }

@@ -5,8 +5,9 @@ checkpoint after each step, and a later start goes on after the last one:
 
     {"steps": 3, "seconds": 0.05, "at": {"2": "kill"}}
 
-`at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, silent_exit. `end` says
-how the artifact comes out: whole (default), flipped, bare (no manifest), foreign (another dataset), pickle.
+`at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, deaf, silent_exit.
+`end` says how the artifact comes out: whole (default), flipped, bare (no manifest), foreign (made of another
+dataset), pickle.
 """
 
 from __future__ import annotations
@@ -61,6 +62,9 @@ def _do(folder: Path, what: str | None, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "freeze":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif what == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
     elif what == "silent_exit":
         os._exit(0)
     else:

@@ -79,6 +79,8 @@ def test_making_one_freezes_the_gate_prompts_and_loads_the_candidate(cast, candi
     assert loads == ["kitchen@v2", "kitchen@v1"]
     candidate.refresh_from_db()
     assert candidate.is_candidate
+    [listed] = cast.get("evaluations").json()["items"]
+    assert listed == {name: value for name, value in body.items() if name != "prompt_ids"}
     cast.prompt("A later one?", split="gate")
     assert set(cast.get("evaluations/1").json()["prompt_ids"]) == kept
 
@@ -265,6 +267,20 @@ def test_a_prompt_that_no_engine_takes_is_left_out(cast, candidate, engine):
     evaluation = evaluate(cast, candidate, sample=True)
     _tick_until(evaluation, Evaluation.Status.JUDGING)
     assert evaluation.numbers["skipped"] == [str(too_long.id)]
+
+
+def test_damage_that_comes_while_it_answers_fails_it(cast, candidate, loads):
+    cast.prompt(split="gate")
+    evaluation = evaluate(cast, candidate, sample=True)
+    (candidate.folder / "adapter_config.json").write_text("{}")
+    for prompt in cast.project.prompts.filter(split="gate"):
+        completion = cast.answer(prompt)  # the champion's is there; only the candidate's is missing
+        Completion.objects.filter(pk=completion.pk).update(sampling=answering.sampling_of(cast.project))
+    tick_evaluation(evaluation.id)
+    evaluation.refresh_from_db()
+    candidate.refresh_from_db()
+    assert (evaluation.status, candidate.is_candidate) == ("failed", False)
+    assert "damaged" in evaluation.reason
 
 
 def test_an_evaluation_that_somebody_answers_is_left_alone(cast, candidate, loads):

@@ -100,6 +100,12 @@ def test_an_interrupted_child_goes_on_and_that_is_no_attempt(scripted: Scripted)
     assert run.events.filter(name="failed").count() == 1
 
 
+def test_a_child_that_is_stopped_before_it_listens_goes_on_and_that_is_no_attempt(scripted: Scripted):
+    run = scripted.run(at={"1": "deaf"})
+    assert scripted.tick_until(run).attempt == 1
+    assert run.status == Run.Status.FINISHED
+
+
 def test_a_trainer_that_stops_has_its_child_save_and_end(scripted: Scripted):
     run = scripted.tick_until(scripted.run(steps=200), is_watched)
     assert local.interrupt_children() == 1

@@ -78,6 +78,15 @@ class EvaluationSerializer(serializers.ModelSerializer[Evaluation]):
         ]  # fmt: skip
 
 
+class EvaluationInListSerializer(EvaluationSerializer):
+    """Without the prompts: `GET evaluations/{n}` has them."""
+
+    prompt_ids = None  # type: ignore[assignment]  # DRF's way to leave an inherited field out
+
+    class Meta(EvaluationSerializer.Meta):
+        fields = [name for name in EvaluationSerializer.Meta.fields if name != "prompt_ids"]
+
+
 class EvaluationLineSerializer(serializers.ModelSerializer[Evaluation]):
     """An evaluation in its version's lineage."""
 

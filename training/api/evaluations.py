@@ -14,7 +14,7 @@ from projects.errors import NotFound
 from projects.models import Project
 from projects.rest import Paging, key_of, read_query
 from projects.services import Actor
-from training.api.answers import EvaluationSerializer
+from training.api.answers import EvaluationInListSerializer, EvaluationSerializer
 from training.api.bodies import EvaluationBody, NothingBody
 from training.models import Evaluation
 from training.services.evaluations import create_evaluation, decide
@@ -60,14 +60,16 @@ class ListEvaluations(APIView):
     @extend_schema(
         operation_id="list_evaluations",
         parameters=[OpenApiParameter("limit", int), OpenApiParameter("cursor")],
-        responses=list_of(EvaluationSerializer, "Evaluation"),
+        responses=list_of(EvaluationInListSerializer, "Evaluation"),
     )
     def get(self, request: Request) -> Response:
         key = key_of(request)
         paging = Paging.read(read_query(request, "limit", "cursor"), name="evaluations", key=key)
         rows = paging.rows(_evaluations_of(key.project), "number")
         return Response(
-            paging.answer(rows, "number", as_data=lambda items: EvaluationSerializer(items, many=True).data)
+            paging.answer(
+                rows, "number", as_data=lambda items: EvaluationInListSerializer(items, many=True).data
+            )
         )
 
 

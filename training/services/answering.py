@@ -17,12 +17,12 @@ from feedback.services.queue import GATE_PRIORITY, create_compare_task
 from inference.client import EngineRefused, ModelMissing
 from inference.models import Completion, Prompt, Version
 from inference.services.completions import sample_completion, sample_completions
-from inference.services.reconciler import load_on_all
+from inference.services.reconciler import PromotionRefused, load_on_all
 from projects.errors import Problem, TooMany, Unavailable
 from projects.models import Project
 from projects.services import SYSTEM
 from training.models import Evaluation
-from training.services.evaluations import decide
+from training.services.evaluations import decide, fail_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ def tick_evaluation(evaluation_id: UUID) -> None:
                 _ask_raters(evaluation)
         elif not _is_being_judged(evaluation):
             decide(evaluation=evaluation, actor=SYSTEM)
+    except PromotionRefused as error:
+        fail_evaluation(evaluation, error.message)
     finally:
         Evaluation.objects.filter(pk=evaluation.pk).update(lease_until=None)
 

@@ -103,10 +103,15 @@ def hold_candidate(evaluation: Evaluation) -> None:
         if evaluation.is_sampled and isinstance(error, Unavailable):
             logger.warning("%s: %s", evaluation, error.message)
             return  # the reconciler loads it when an engine is back
-        _update(evaluation, status=Evaluation.Status.FAILED, reason=error.message)
-        release_candidate(evaluation.candidate)
+        fail_evaluation(evaluation, error.message)
         raise
     _update(evaluation, load_ms=round(load_ms, 1))
+
+
+def fail_evaluation(evaluation: Evaluation, reason: str) -> None:
+    """The candidate cannot be judged, such as one with damaged files; the engines may let it go."""
+    _update(evaluation, status=Evaluation.Status.FAILED, reason=reason)
+    release_candidate(evaluation.candidate)
 
 
 def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:

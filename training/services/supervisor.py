@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 from typing import Any
 from uuid import UUID
 
@@ -124,6 +125,8 @@ def _settle(run: Run, code: int | None, seen: str = "") -> None:
     )
     if said is not None:
         kind, message = str(said.data.get("cause")), str(said.data.get("message", ""))
+    elif code == -signal.SIGTERM:
+        kind, message = "interrupted", "The child was asked to stop before it could hear it."
     elif code is not None and code in _CODES:
         kind, message = _CODES[code], rundir.log_tail(run) or f"The child ended with exit code {code}."
     elif code == 0:
