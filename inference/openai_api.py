@@ -18,7 +18,8 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from pydantic import Field
 
-from inference.relay import Ask, Delta, Generation, hub, prepare_ask
+from inference.generation import Ask, Delta, Generation
+from inference.relay import hub, prepare_ask
 from inference.services.prompts import validate_messages
 from inference.services.versions import current, held_versions
 from inference.sse import EventStream

@@ -23,8 +23,9 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 
+from inference.generation import Delta, Generation
 from inference.models import Completion
-from inference.relay import Delta, Generation, hub
+from inference.relay import hub
 from inference.sse import EventStream
 from projects.access import project_for
 from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
