@@ -14,9 +14,9 @@ from projects.console import FactAdmin, FactInline, actor_of, each
 
 
 class FeedbackAdmin(FactAdmin):
-    list_filter = ("project", "source", "retracted", "superseded")
+    list_filter: tuple[str, ...] = ("project", "source", "retracted", "superseded")
     list_select_related = ("project", "rater")
-    search_fields = ("rater__username", "subject")
+    search_fields: tuple[str, ...] = ("rater__username", "subject")
     actions = ("take_back",)
 
     @admin.action(description=gettext_lazy("Take back"))

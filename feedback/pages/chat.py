@@ -17,7 +17,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from feedback.errors import AlreadyJudged, NotStanding
 from feedback.forms import optional_uuid, person
 from feedback.markdown import render_markdown
-from feedback.models import Feedback, Preference
+from feedback.models import Correction, Feedback, Flag, Preference, Rating
 from feedback.services.conversations import ask as record_question
 from feedback.services.judge import Judge
 from feedback.services.queue import RANKS
@@ -35,7 +35,7 @@ from feedback.threads import (
 from inference.models import Completion, Prompt
 from inference.relay import start_answer
 from projects.access import project_for
-from projects.errors import Invalid, Problem
+from projects.errors import Invalid, NotFound, Problem
 from projects.models import Project
 from projects.offload import in_database
 
@@ -132,7 +132,7 @@ def prefer(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
     if verdict not in RANKS:
         raise Invalid(gettext("Choose left, right, same or both bad."), param="verdict")
     candidates = [optional_uuid(request, side) for side in ("left", "right")]
-    ranks = RANKS[verdict]  # type: ignore[index]  # checked above
+    ranks = RANKS[verdict]
     with suppress(AlreadyJudged, NotStanding):  # said in another tab meanwhile: show what stands
         record_preference(
             project=project,
@@ -153,9 +153,11 @@ def retract(request: HttpRequest, slug: str, feedback_id: UUID) -> HttpResponse:
     """Take a judgement back; the answer, or the turn of a preference, as it stands then."""
     project, user = project_for(request, slug), person(request)
     row, _ = retract_feedback(project=project, judge=Judge(user=user), feedback_id=feedback_id)
+    if isinstance(row, Rating | Correction | Flag):
+        return _answer(request, project, completion_for(project, user, row.completion_id))
     if isinstance(row, Preference):
         return _turn(request, row.prompt)
-    return _answer(request, project, completion_for(project, user, row.completion_id))
+    raise NotFound()
 
 
 @login_required

@@ -1,10 +1,9 @@
-"""What the browser tests find on the pages: a conversation, comparisons, a run, an evaluation, deployments."""
+"""What the browser tests find on the pages: a conversation, comparisons, and a loop that turned once."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
 from django.utils import timezone
 
 from feedback.services.conversations import title_of
@@ -19,8 +18,8 @@ from training.models import Dataset, Evaluation, Run, RunEvent
 HOSTILE = "**Bold** <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://example.org/x.png)"
 
 
-@pytest.fixture
-def people(transactional_db: None) -> Cast:
+def make_people() -> Cast:
+    """Ada, Bob, Carol and Eve, with short answers."""
     cast = make_cast()
     Project.objects.update(max_tokens=24)  # an answer of a tiny model is long enough then
     cast.project.refresh_from_db()

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
+from tests.browser.cast import make_people
+from tests.cast import Cast
 from tests.processes import Process
 
 FLAGS = [
@@ -75,6 +77,12 @@ def chromium() -> Iterator[Browser]:
         yield browser
         browser.close()
     del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def people(transactional_db: None) -> Cast:
+    """Ada manages the project `kitchen`, Bob rates, Carol reviews, Eve is from `garden`."""
+    return make_people()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from feedback.models import Correction, Preference, Rating
 from inference.models import Completion
-from tests.browser.cast import HOSTILE, people, talk  # noqa: F401 - a fixture
+from tests.browser.cast import HOSTILE, talk
 from tests.cast import Cast
 
 ANSWER_MS = 60_000

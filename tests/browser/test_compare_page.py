@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from feedback.models import Assignment, Preference
-from tests.browser.cast import comparisons, people  # noqa: F401 - a fixture
+from tests.browser.cast import comparisons
 from tests.cast import Cast
 
 NEXT_MS = 100
@@ -66,7 +66,8 @@ def test_the_next_question_is_there_at_once(page: Page, people: Cast, sign_in: A
             window.waits = [];
             let pressed = 0;
             addEventListener("keydown", () => { pressed = performance.now(); }, true);
-            new MutationObserver(() => requestAnimationFrame(() => window.waits.push(performance.now() - pressed)))
+            const painted = () => window.waits.push(performance.now() - pressed);
+            new MutationObserver(() => requestAnimationFrame(painted))
                 .observe(document.getElementById("compare"), { childList: true });
         }"""
     )

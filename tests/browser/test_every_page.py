@@ -1,4 +1,4 @@
-"""Every page: nothing serious for axe in light and dark, nothing wider than a phone or 400 % zoom, no console error."""
+"""Every page: nothing serious for axe, nothing wider than a phone or 400 % zoom, no console error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.cast import comparisons, people, talk, turned_loop  # noqa: F401 - a fixture
+from tests.browser.cast import comparisons, talk, turned_loop
 from tests.cast import Cast
 
 PATHS = [

@@ -1,4 +1,4 @@
-"""The loop, runs, evaluations and versions: what they show, what a manager does there, and who may see what."""
+"""The loop, runs, evaluations and versions: what they show, what managers do there, and who may look."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from feedback.services.judge import Judge
 from feedback.services.record import record_preference
 from inference.models import Deployment
 from projects.models import AuditEvent
-from tests.browser.cast import people, turned_loop  # noqa: F401 - a fixture
+from tests.browser.cast import turned_loop
 from tests.cast import Cast
 from training.models import Run, RunEvent
 

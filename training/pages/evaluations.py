@@ -104,11 +104,11 @@ def battles_of(evaluation: Evaluation, ids: list[str], votes: dict[str, list[flo
         prompt = prompts.get(UUID(id_))
         if prompt is None:
             continue  # erased since
-        sides = [
+        candidate, champion = (
             render_markdown(texts[prompt.pk, version_id]) if (prompt.pk, version_id) in texts else None
             for version_id in (evaluation.candidate_id, evaluation.champion_id)
-        ]
-        battles.append(Battle(prompt, *sides, scores=votes.get(id_, [])))
+        )
+        battles.append(Battle(prompt, candidate, champion, votes.get(id_, [])))
     return battles
 
 
