@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import accumulate
 from typing import IO, Annotated, Any, TypeVar
 from uuid import UUID
@@ -62,11 +62,14 @@ def read_uuid7(value: object) -> UUID:
 
 
 def read_time(value: object) -> datetime:
-    """An ISO 8601 time with its offset from UTC. Raises ValueError."""
+    """An ISO 8601 time with its offset, as the same moment in UTC. Raises ValueError."""
     found = parse_datetime(value) if isinstance(value, str) else None
     if found is None or found.tzinfo is None:
         raise ValueError("must be an ISO 8601 time with an offset, such as 2026-01-31T12:00:00Z")
-    return found
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:  # the first or last day of all days, on the other side of the world
+        raise ValueError("lies outside of the calendar") from error
 
 
 # JSON has no ids and times, so a strict model takes them from text through these.

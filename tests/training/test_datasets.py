@@ -209,6 +209,8 @@ def test_what_rest_refuses(cast: Cast):
         error_of(cast.post("datasets", {"cutoff": later}, key=cast.manage_key))["code"] == "cutoff_in_future"
     )
     assert error_of(cast.post("datasets", {"cutoff": "yesterday"}, key=cast.manage_key))["param"] == "cutoff"
+    beyond = {"cutoff": "0001-01-01T00:00:00+23:00"}
+    assert error_of(cast.post("datasets", beyond, key=cast.manage_key))["param"] == "cutoff"
     assert cast.post("datasets", {"format": "text"}, key=cast.manage_key).status_code == 422
     assert error_of(cast.post("datasets", {"colour": 1}, key=cast.manage_key))["code"] == "unknown_field"
     assert cast.post("datasets", {}).status_code == 403
