@@ -2,7 +2,7 @@
 
 Tried on 137 training and 72 gate prompts, all pairs of 4 answers, batches of 8 (win, loss, tie):
 
-    short, all 30 layers, alpha 32, beta 0.1, no sft, 14 steps      9- 5-58  overshot: answers of 5 words, broken
+    short, all 30 layers, alpha 32, beta 0.1, no sft, 14 steps      8- 5-59  overshot: 5 words, broken
     short, last 12, alpha 32, beta 0.3, sft 0.5, 15 steps          42- 4-26  whole sentences; 69 % end
     short, last 8, alpha 64, beta 0.2, sft 0.3, 15 steps           46- 5-21  90 % end, 21 words
     short, last 12, alpha 64, beta 0.1, sft 0.2, 18 steps          51- 4-17  all end, 12 words
@@ -24,9 +24,9 @@ ANSWERS_PER_PROMPT = 4
 CONCURRENCY = 16  # requests in flight
 
 RUN_CONFIG: dict[str, Any] = {
-    # The adapter of the last 12 layers: the backward pass ends there, 9 CPU seconds a step where all 30 took 14.
+    # The last 12 layers: the backward pass ends there. 8 CPU seconds a step, where all 30 took 13.
     "last_layers": 12,
-    # Twice the usual scale: the update is 0.6 % of the weights, and a merge into bf16 loses a quarter of it;
+    # Twice the usual scale: the update is 0.6 % of the weights and a merge into bf16 loses a quarter of it;
     # with 32 it was 0.3 % and lost half.
     "lora_alpha": 64,
     "learning_rate": 1e-3,
