@@ -122,12 +122,12 @@ def test_sigterm_writes_a_checkpoint_and_the_next_start_goes_on(tmp_path, base):
         env=environment,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a busy machine imports torch slowly
     while '"step": 2,' not in _text(halted / "events.jsonl"):
         assert time.monotonic() < deadline and child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(30) == 75
+    assert child.wait(120) == 75
     assert events(halted)[-1]["cause"] == "interrupted"
     assert not (halted / "artifact").exists()
     stopped_at = events(halted)[-2]["step"]
