@@ -7,7 +7,7 @@ checkpoint after each step, and a later start goes on after the last one:
 
 `at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, deaf, silent_exit.
 `end` says how the artifact comes out: whole (default), flipped, bare (no manifest), foreign (made of another
-dataset), pickle.
+dataset), pickle. With `lingers` the child stays after that until there is a file `go`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def main() -> int:
             )  # fmt: skip
             done.write_text(str(step))
         _publish(folder, spec, script.get("end", "whole"))
+        while script.get("lingers") and not (folder / "go").exists():
+            time.sleep(0.01)
         write_event(
             folder, "finished", step=script["steps"], total=script["steps"],
             metrics={"heldout_accuracy": 0.75}, compute={"tokens": {"train": 300}, "pf_days": 1e-9},

@@ -235,14 +235,13 @@ def test_a_child_that_nobody_noted_is_found_by_its_folder(scripted: Scripted):
 
 
 def test_a_stale_owner_publishes_nothing(scripted: Scripted):
-    run = scripted.tick_until(scripted.run(), lambda run: (run.folder / "artifact").exists())
-    stale = leases.claim_run(run.id) if run.is_active else None
-    if stale is None:
-        pytest.fail("the run ended before it could be claimed")
+    run = scripted.tick_until(scripted.run(lingers=True), lambda run: (run.folder / "artifact").exists())
+    stale = claimed(run)
     assert claimed(run).fence == stale.fence + 1  # overtaken
     supervisor._publish(stale)
     assert Version.objects.filter(project=run.project).count() == 1
     assert not leases.update_held(stale, message="from the grave")
+    (run.folder / "go").touch()
     run = scripted.tick_until(run)
     assert (run.status, run.message) == (Run.Status.FINISHED, "")
     assert Version.objects.filter(project=run.project).count() == 2
