@@ -73,7 +73,7 @@ class Scripted:
         self.made.append(run)
         return run
 
-    def tick_until(self, run: Run, reached: Callable[[Run], bool] | None = None, seconds: float = 15) -> Run:
+    def tick_until(self, run: Run, reached: Callable[[Run], bool] | None = None, seconds: float = 60) -> Run:
         """Tick until `reached`, by default until the run is over."""
         deadline = time.monotonic() + seconds
         while True:

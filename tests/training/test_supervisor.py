@@ -86,9 +86,11 @@ def test_a_child_that_is_always_killed_is_lost_after_three_attempts(scripted: Sc
 
 
 def test_a_frozen_child_is_killed_and_resumed(scripted: Scripted, settings):
-    settings.RUN_SILENCE_SECONDS = 3
-    run = scripted.tick_until(scripted.run(at={"2": "freeze"}), lambda run: run.step >= 1)
+    run = scripted.tick_until(scripted.run(at={"2": "freeze"}), lambda run: (run.folder / "did-2").exists())
     frozen = run.handle["pid"]
+    settings.RUN_SILENCE_SECONDS = 1
+    run = scripted.tick_until(run, lambda run: run.handle == {})
+    settings.RUN_SILENCE_SECONDS = 60
     run = scripted.tick_until(run)
     assert (run.status, run.attempt) == (Run.Status.FINISHED, 2)
     assert not is_alive(frozen)
@@ -107,7 +109,7 @@ def test_a_child_that_is_stopped_before_it_listens_goes_on_and_that_is_no_attemp
 
 
 def test_a_trainer_that_stops_has_its_child_save_and_end(scripted: Scripted):
-    run = scripted.tick_until(scripted.run(steps=200), is_watched)
+    run = scripted.tick_until(scripted.run(steps=500), is_watched)
     assert local.interrupt_children() == 1
     run = scripted.tick_until(run, lambda run: run.handle == {"interrupted": True})
     assert run.status == Run.Status.RUNNING
@@ -210,7 +212,7 @@ def test_a_run_held_by_a_living_worker_is_left_alone(scripted: Scripted, monkeyp
 
 
 def test_a_restarted_worker_adopts_the_living_child(scripted: Scripted, monkeypatch):
-    run = scripted.tick_until(scripted.run(steps=60, seconds=0.03), is_watched)
+    run = scripted.tick_until(scripted.run(lingers=True), is_watched)
     pid = run.handle["pid"]
     # The worker that launched it is gone: its name is of a process that lives no more, and we are no parent.
     Run.objects.filter(pk=run.pk).update(owner=f"{run.handle['host']}/{_dead_pid()}/1.0")
@@ -218,6 +220,7 @@ def test_a_restarted_worker_adopts_the_living_child(scripted: Scripted, monkeypa
     try:
         run = scripted.tick_until(run, lambda run: run.step >= 3)
         assert (run.handle["pid"], run.attempt) == (pid, 1)
+        (run.folder / "go").touch()
         threading.Thread(target=child.wait, daemon=True).start()  # init would reap it
         run = scripted.tick_until(run)
         assert (run.status, run.attempt) == (Run.Status.FINISHED, 1)
@@ -226,11 +229,12 @@ def test_a_restarted_worker_adopts_the_living_child(scripted: Scripted, monkeypa
 
 
 def test_a_child_that_nobody_noted_is_found_by_its_folder(scripted: Scripted):
-    run = scripted.tick_until(scripted.run(steps=60, seconds=0.03), is_watched)
+    run = scripted.tick_until(scripted.run(lingers=True), is_watched)
     pid = run.handle["pid"]
     Run.objects.filter(pk=run.pk).update(handle={})  # the worker died between the launch and the note
     run = scripted.tick_until(run, lambda run: "pid" in run.handle)
     assert run.handle["pid"] == pid
+    (run.folder / "go").touch()
     assert scripted.tick_until(run).status == Run.Status.FINISHED
 
 
