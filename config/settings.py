@@ -237,6 +237,7 @@ UNFOLD = {
     "SITE_SYMBOL": "settings",
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static(FAVICON)}],
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_HISTORY": False,  # audit events are the one history
     # The accent of the pages, as tints; white on 600 holds 4.5 to 1.
     "COLORS": {
         "primary": {

@@ -19,7 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from projects.console import FactAdmin, OperatorAdmin, actor_of, each, is_operator
 from projects.models import ApiKey, AuditEvent, Membership, User
-from projects.services import add_member, create_api_key, remove_member, revoke_api_key
+from projects.services import add_member, create_api_key, record_audit, remove_member, revoke_api_key
 
 admin.site.unregister(Group)
 
@@ -42,6 +42,18 @@ class UserAdmin(BaseUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # u
     form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
     list_display = ("username", "first_name", "last_name", "is_staff", "is_active", "last_login")
     readonly_fields = ("last_login", "date_joined")
+
+    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]
+        subject = f"user:{obj.username}"
+        record_audit(project=None, actor=actor_of(request), action="user.created", subject=subject)
+
+    def log_change(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]
+        """Fields, flags and passwords alike: what was changed, never to what. No second log beside."""
+        detail = {"change": message}
+        subject = f"user:{obj.username}"
+        record_audit(
+            project=None, actor=actor_of(request), action="user.changed", subject=subject, detail=detail
+        )
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return is_operator(request)

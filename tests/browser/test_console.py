@@ -138,6 +138,18 @@ def test_a_new_project_serves_and_new_guidelines_are_a_new_edition(
     assert AuditEvent.objects.filter(project=project, action="project.changed", user=operator).exists()
 
 
+def test_a_changed_password_is_audited(page: Page, people: Cast, operator: User) -> None:
+    User.objects.filter(pk=operator.pk).update(is_superuser=True)
+    page.goto(reverse("admin:auth_user_password_change", args=[people.bob.pk]))
+    page.locator("#id_password1").fill("another long password")
+    page.locator("#id_password2").fill("another long password")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/change/")
+    event = AuditEvent.objects.get(action="user.changed")
+    assert (event.user, event.subject) == (operator, "user:bob")
+    assert "another long password" not in str(event.detail)
+
+
 def test_who_is_no_operator_stays_outside(page: Page, people: Cast, sign_in: Any) -> None:
     sign_in(people.ada)
     page.goto("/admin/projects/user/")
