@@ -13,9 +13,20 @@ from pathlib import Path
 import environ
 from csp.constants import NONCE
 from django.templatetags.static import static
+from environ.fileaware_mapping import FileAwareMapping
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Variables(FileAwareMapping):  # type: ignore[misc]  # environ publishes no types
+    """The environment, and the files that it names; editors end a file with a newline, which is no value."""
+
+    def __getitem__(self, name: str) -> str:
+        return str(super().__getitem__(name)).strip()
+
+
 env = environ.FileAwareEnv()
+env.ENVIRON = _Variables()
 
 # --- Where things lie --------------------------------------------------------------------------------
 VAR_DIR = Path(env.str("VAR_DIR", default=str(ROOT / "var"))).resolve()
@@ -128,6 +139,7 @@ else:
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 2,
         "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 2},
+        **DATABASES["default"].get("OPTIONS", {}),  # such as ?sslmode=require in the URL
     }
 # Django's own ATOMIC_REQUESTS stays off: services say what belongs together.
 

@@ -1,0 +1,49 @@
+"""What the environment says is what Django gets: secrets from files, and all of the database's URL."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.source import ROOT
+
+pytestmark = pytest.mark.unit
+
+
+def read_settings(tmp_path: Path, *names: str, **environment: str) -> dict[str, Any]:
+    """Settings as a fresh process reads them from this environment alone."""
+    code = "import json, sys; from config import settings as s; "
+    code += "print(json.dumps({name: getattr(s, name) for name in sys.argv[1:]}))"
+    base = {"PATH": os.environ["PATH"], "VAR_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], cwd=ROOT, env=base | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_secret_from_a_file_has_no_newline(tmp_path):
+    """The engine strips its key as well: with the newline on one side only, nothing would be served."""
+    file = tmp_path / "key"
+    file.write_text("a key\n")
+    found = read_settings(
+        tmp_path, "ENGINE_API_KEY", "SECRET_KEY", ENGINE_API_KEY_FILE=str(file), SECRET_KEY_FILE=str(file)
+    )
+    assert found == {"ENGINE_API_KEY": "a key", "SECRET_KEY": "a key"}
+
+
+def test_the_options_in_the_databases_url_are_kept(tmp_path):
+    """`?sslmode=require` that is dropped is a password sent in the clear."""
+    file = tmp_path / "url"
+    file.write_text("postgres://ratchet:secret@db/ratchet?sslmode=require\n")
+    database = read_settings(tmp_path, "DATABASES", DATABASE_URL_FILE=str(file))["DATABASES"]["default"]
+    assert (database["NAME"], database["HOST"]) == ("ratchet", "db")
+    assert database["OPTIONS"]["sslmode"] == "require"
+    assert database["OPTIONS"]["pool"] == {"min_size": 1, "max_size": 4, "timeout": 2}
