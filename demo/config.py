@@ -6,7 +6,9 @@ Tried on 137 training and 72 gate prompts, all pairs of 4 answers, batches of 8 
     short, last 12, alpha 32, beta 0.3, sft 0.5, 15 steps          42- 4-26  whole sentences; 69 % end
     short, last 8, alpha 64, beta 0.2, sft 0.3, 15 steps           46- 5-21  90 % end, 21 words
     short, last 12, alpha 64, beta 0.1, sft 0.2, 18 steps          51- 4-17  all end, 12 words
+    short, the same with sft 0.3, on 150 gate prompts             125- 9-16  all end, 14 words
     plain, last 12, alpha 64, beta 0.1, sft 0.2, 16 steps          50-10-12
+    plain, the same with sft 0.3, 18 steps, on 150 prompts         96-34-20
     lists, last 12, alpha 32, beta 0.1, sft 0.5, 16 steps          21-17-34  dropped: the base makes too few
                                                                    lists at 64 tokens; it learned "1.11.11"
 """
