@@ -11,6 +11,7 @@ urlpatterns = [
     path("p/<slug:slug>/answers/<uuid:completion_id>/", chat.answer, name="answer"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/rate", chat.rate, name="rate"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/correct", chat.correct, name="correct"),
+    path("p/<slug:slug>/answers/<uuid:completion_id>/flag", chat.flag, name="flag"),
     path("p/<slug:slug>/questions/<uuid:prompt_id>/again", chat.again, name="again"),
     path("p/<slug:slug>/questions/<uuid:prompt_id>/prefer", chat.prefer, name="prefer"),
     path("p/<slug:slug>/judgements/<uuid:feedback_id>/retract", chat.retract, name="retract"),

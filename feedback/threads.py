@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -11,7 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, pgettext
 
 from feedback.markdown import render_markdown
-from feedback.models import Correction, Preference, Rating
+from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion, Conversation, Prompt
 from projects.errors import NotFound
 from projects.ids import uuid7
@@ -25,6 +26,7 @@ class ShownAnswer:
     completion: Completion
     rating: Rating | None = None
     correction: Correction | None = None
+    flags: list[Flag] = field(default_factory=list)
     up_id: UUID = field(default_factory=uuid7)
     down_id: UUID = field(default_factory=uuid7)
     details_id: UUID = field(default_factory=uuid7)
@@ -61,6 +63,12 @@ class ShownAnswer:
             return []
         keys = self.completion.project.reasons.get("up" if self.rating.value > 0 else "down", [])
         return [(key, reason_label(key), key in self.rating.reasons) for key in keys]
+
+    @property
+    def flag_choices(self) -> list[tuple[str, str, UUID, Flag | None]]:
+        """(key, label, a fresh id, the flag that stands) for each reason to flag it."""
+        standing = {flag.reason: flag for flag in self.flags}
+        return [(key, flag_label(key), uuid7(), standing.get(key)) for key in Flag.Reason.values]
 
     @property
     def said(self) -> str:
@@ -137,7 +145,7 @@ def question_for(project: Project, user: User, prompt_id: UUID) -> Prompt:
 
 
 def turns_of(conversation: Conversation, user: User) -> list[Turn]:
-    """All turns, oldest first, in five queries whatever their number."""
+    """All turns, oldest first, in six queries whatever their number."""
     prompts = list(conversation.prompts.order_by("id"))
     return _turns(prompts, user)
 
@@ -176,7 +184,22 @@ def _shown(completions: Iterable[Completion], user: User) -> list[ShownAnswer]:
     corrections = {
         row.completion_id: row for row in Correction.objects.usable().filter(completion__in=rows, rater=user)
     }
-    return [ShownAnswer(row, ratings.get(row.pk), corrections.get(row.pk)) for row in rows]
+    flags: dict[UUID, list[Flag]] = defaultdict(list)
+    for flag in Flag.objects.usable().filter(completion__in=rows, rater=user):
+        flags[flag.completion_id].append(flag)
+    return [
+        ShownAnswer(row, ratings.get(row.pk), corrections.get(row.pk), flags.get(row.pk, [])) for row in rows
+    ]
+
+
+def flag_label(key: str) -> str:
+    labels = {
+        "unsafe": pgettext("flag", "Unsafe"),
+        "private": pgettext("flag", "Private data"),
+        "spam": pgettext("flag", "Spam"),
+        "broken": pgettext("flag", "Broken"),
+    }
+    return labels.get(key, key)
 
 
 def reason_label(key: str) -> str:

@@ -43,11 +43,11 @@ class UserAdmin(BaseUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # u
     list_display = ("username", "first_name", "last_name", "is_staff", "is_active", "last_login")
     readonly_fields = ("last_login", "date_joined")
 
-    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]
+    def log_addition(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]  # no second log
         subject = f"user:{obj.username}"
         record_audit(project=None, actor=actor_of(request), action="user.created", subject=subject)
 
-    def log_change(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]
+    def log_change(self, request: HttpRequest, obj: User, message: Any) -> None:  # type: ignore[override]  # no second log
         """Fields, flags and passwords alike: what was changed, never to what. No second log beside."""
         detail = {"change": message}
         subject = f"user:{obj.username}"

@@ -18,6 +18,7 @@ from training.models import Dataset, Evaluation, Policy, Run, RunEvent
 from training.services.evaluations import create_evaluation, decide
 from training.services.promotion import promote_version, rollback_version
 from training.services.runs import cancel_run
+from training.tasks import ring, tick_runs, tick_work
 
 
 class PromotionForm(ReasonForm):
@@ -75,6 +76,7 @@ class VersionAdmin(FactAdmin):
             )
 
         each(request, queryset.select_related("project"), act, done=gettext("Evaluations begun"))
+        ring(tick_work)
 
 
 @admin.register(Deployment)
@@ -145,6 +147,7 @@ class RunAdmin(FactAdmin):
             lambda run: cancel_run(run=run, actor=actor_of(request)),
             done=gettext("Cancelled"),
         )
+        ring(tick_runs)
 
 
 @admin.register(RunEvent)

@@ -21,7 +21,13 @@ from feedback.models import Correction, Feedback, Flag, Preference, Rating
 from feedback.services.conversations import ask as record_question
 from feedback.services.judge import Judge
 from feedback.services.queue import RANKS
-from feedback.services.record import record_correction, record_preference, record_rating, retract_feedback
+from feedback.services.record import (
+    record_correction,
+    record_flag,
+    record_preference,
+    record_rating,
+    retract_feedback,
+)
 from feedback.threads import (
     ShownAnswer,
     completion_for,
@@ -118,6 +124,24 @@ def correct(request: HttpRequest, slug: str, completion_id: UUID) -> HttpRespons
             shown,
             text,
             refusal=gettext("You changed this in another tab. Save again to replace that."),
+        )
+    return _answer(request, project, completion)
+
+
+@login_required
+@require_POST
+def flag(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
+    """Somebody should look at this answer. It teaches nothing by itself."""
+    project, user = project_for(request, slug), person(request)
+    completion = completion_for(project, user, completion_id)
+    with suppress(AlreadyJudged):  # said in another tab meanwhile: show what stands
+        record_flag(
+            project=project,
+            judge=Judge(user=user),
+            completion_id=completion.pk,
+            reason=request.POST.get("reason", ""),
+            source=Feedback.Source.UI,
+            id=optional_uuid(request, "id"),
         )
     return _answer(request, project, completion)
 

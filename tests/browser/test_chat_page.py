@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from feedback.models import Correction, Preference, Rating
+from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion
 from tests.browser.cast import HOSTILE, talk
 from tests.cast import Cast
@@ -147,6 +147,19 @@ def test_says_which_of_two_answers_is_better(
     page.get_by_role("button", name="Both bad").click()
     expect(page.get_by_role("button", name="Both bad")).to_have_attribute("aria-pressed", "true")
     assert Preference.objects.usable().get().all_bad
+
+
+def test_an_answer_is_flagged_and_unflagged(page: Page, people: Cast, sign_in: Any) -> None:
+    [completion] = open_talk(page, people, sign_in)
+    page.get_by_title("Flag this answer").click()
+    page.get_by_role("button", name="Private data").click()
+    expect(page.get_by_text("flagged", exact=True)).to_be_visible()
+    flag = Flag.objects.usable().get()
+    assert (flag.completion, flag.reason, flag.rater) == (completion, "private", people.bob)
+    page.get_by_title("Flag this answer").click()
+    page.get_by_role("button", name="Private data").click()
+    expect(page.get_by_text("flagged", exact=True)).to_be_hidden()
+    assert not Flag.objects.usable().exists()
 
 
 def test_hostile_markdown_is_harmless(page: Page, people: Cast, sign_in: Any) -> None:

@@ -28,6 +28,7 @@ from training.models import Dataset, Evaluation, Run
 from training.services.evaluations import create_evaluation, decide
 from training.services.promotion import promote_version, rollback_version
 from training.services.runs import cancel_run, create_run
+from training.tasks import ring, tick_runs, tick_work
 
 SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
 BACK = ("loop", "runs", "versions")  # pages that carry the buttons
@@ -67,6 +68,7 @@ def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpRespo
         config=_config(request.POST.get("config", "")),
         actor=actor,
     )
+    ring(tick_runs)
     messages.success(request, gettext("Run %(n)d waits for a trainer.") % {"n": run.number})
     return redirect("run", slug=project.slug, number=run.number)
 
@@ -77,6 +79,7 @@ def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) 
     if run is None:
         raise NotFound()
     cancel_run(run=run, actor=actor)
+    ring(tick_runs)
     messages.success(request, gettext("The run is being cancelled."))
     return redirect("run", slug=project.slug, number=number)
 
@@ -86,6 +89,7 @@ def evaluate(request: HttpRequest, project: Project, actor: Actor) -> HttpRespon
     evaluation = create_evaluation(
         project=project, candidate=_version(request, project), sample=True, actor=actor
     )
+    ring(tick_work)
     return redirect("evaluation", slug=project.slug, number=evaluation.number)
 
 
