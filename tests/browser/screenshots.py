@@ -13,8 +13,6 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser.conftest import FLAGS
-
 FOLDER = Path(__file__).resolve().parents[2] / "docs/screenshots"
 SETTLE_MS = 1500  # plots are drawn after the page has loaded
 
@@ -23,7 +21,7 @@ def main() -> None:
     address, slug, name, password = sys.argv[1:]
     FOLDER.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(base_url=address, viewport={"width": 1280, "height": 860})
         page.goto("/login/")
         page.get_by_label("Name").fill(name)
