@@ -9,7 +9,10 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 _django = get_asgi_application()
 
-from inference.relay import stop_answers  # noqa: E402  models can be imported only after the set-up above
+from config.checks import refuse_unsafe_start  # noqa: E402  settings are ready only after the set-up above
+from inference.relay import stop_answers  # noqa: E402  so are models
+
+refuse_unsafe_start()
 
 
 async def application(

@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ImproperlyConfigured
+
+__all__ = ["check_settings", "refuse_unsafe_start"]
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
@@ -15,6 +18,13 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 @register()
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [*_check_secrets(), *_check_engine(), *_check_numbers()]
+
+
+def refuse_unsafe_start() -> None:
+    """For the servers, which run no system checks by themselves. Raises ImproperlyConfigured."""
+    errors = [message for message in check_settings(None) if message.is_serious()]
+    if errors:
+        raise ImproperlyConfigured("\n".join(str(error) for error in errors))
 
 
 def _check_secrets() -> list[CheckMessage]:

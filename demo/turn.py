@@ -27,7 +27,7 @@ class Plan:
     """How much is asked of the model, and how it is trained."""
 
     answers_per_prompt: int
-    concurrency: int  # requests in flight
+    concurrency: int  # answers in flight
     sampling: Json  # of all answers, so that both sides of the gate are sampled alike
     run_config: Json  # hyperparameters of the run; the rest takes its default
 

@@ -11,7 +11,9 @@ import asyncio
 import os
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from demo.client import Client
 from demo.progress import Progress
@@ -32,16 +34,27 @@ PLAN = Plan(
 PROMPTS = [f"What is better, {one} or {other}?" for one in range(20) for other in range(one)][:150]
 
 
-def likes_early_letters(prompt: str, answer: str, finish_reason: str) -> float:
-    """The share of the letters a to m among all characters: something that noise has more or less of."""
-    return sum("a" <= character.lower() <= "m" for character in answer) / max(1, len(answer))
+def likes_letters(prompt: str, answer: str, finish_reason: str) -> float:
+    """The share of letters among all characters: noise is half signs and digits."""
+    return sum(character.isalpha() for character in answer) / max(1, len(answer))
+
+
+def new_database(name: str) -> str:
+    """An empty database on the tests' PostgreSQL, and its URL."""
+    server = os.environ["DATABASE_URL"].rpartition("/")[0]
+    with psycopg.connect(
+        f"{server}/postgres".replace("postgres://", "postgresql://"), autocommit=True
+    ) as admin:
+        admin.execute(SQL("DROP DATABASE IF EXISTS {}").format(Identifier(name)))
+        admin.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+    return f"{server}/{name}"
 
 
 @pytest.fixture
 def stack(tmp_path: Path):
-    settings = {"MODEL_DIR": str(build_tiny_model(tmp_path / "models" / "tiny"))}
+    settings = {"MODEL_DIR": str(build_tiny_model(tmp_path / "models" / "tiny", letters=True))}
     if os.environ["DATABASE_URL"].startswith("postgres"):
-        settings |= {name: os.environ[name] for name in ("DATABASE_URL", "BROKER_URL")}
+        settings |= {"DATABASE_URL": new_database("loop"), "BROKER_URL": os.environ["BROKER_URL"]}
     stack = prepare(tmp_path / "var", free_port(), **settings)
     stack.manage("migrate", "--no-input")
     stack.manage("start_project", "--slug", SLUG, "--name", "Loop", "--gate-share", "0.5")
@@ -55,11 +68,11 @@ def test_the_ratchet_turns(stack: Stack) -> None:
     key = stack.manage("create_key", "--project", SLUG, "--name", "robot")
     stack.start()
     stack.wait_until("the engine", lambda: stack.is_serving(SLUG, key), seconds=90)
-    report = Report(taste="early letters", is_random=False)
+    report = Report(taste="letters", is_random=False)
 
     async def turn() -> None:
         async with Client(stack.url, key) as client:
-            taste = Taste("early letters", "", likes_early_letters)
+            taste = Taste("letters", "More letters.", likes_letters)
             await Turn(client, SLUG, taste, PLAN, report, Progress()).run(PROMPTS)
 
     asyncio.run(turn())

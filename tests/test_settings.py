@@ -47,3 +47,22 @@ def test_the_options_in_the_databases_url_are_kept(tmp_path):
     assert (database["NAME"], database["HOST"]) == ("ratchet", "db")
     assert database["OPTIONS"]["sslmode"] == "require"
     assert database["OPTIONS"]["pool"] == {"min_size": 1, "max_size": 4, "timeout": 2}
+
+
+@pytest.mark.parametrize("server", ["config.asgi", "config.wsgi"])
+@pytest.mark.parametrize(
+    ("unsafe", "check"),
+    [
+        ({"SECRET_KEY": "insecure-development-key-never-serve-with-it"}, "ratchet.E001"),
+        ({"DEBUG": "1"}, "ratchet.E002"),
+        ({"ENGINE_URLS": "http://10.0.0.9:8001", "ENGINE_API_KEY": ""}, "ratchet.E004"),
+    ],
+)
+def test_a_server_refuses_an_unsafe_start(tmp_path, server, unsafe, check):
+    safe = {"VAR_DIR": str(tmp_path), "SECRET_KEY": "x" * 50, "ALLOWED_HOSTS": "ratchet.example.org"}
+    environment = {"PATH": os.environ["PATH"], **safe, **unsafe}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {server}"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert check in done.stderr

@@ -33,13 +33,17 @@ CORPUS = [
 ]
 
 
-def build_tiny_model(folder: Path, seed: int = 0) -> Path:
-    """Write config, weights (fp32 safetensors), tokenizer and manifest into `folder`, and return it."""
+def build_tiny_model(folder: Path, seed: int = 0, *, letters: bool = False) -> Path:
+    """Write config, weights (fp32 safetensors), tokenizer and manifest into `folder`, and return it.
+
+    With `letters` each token is one ASCII character, so that an answer's text has the tokens that made it:
+    then a taste can be learned from texts.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(letters)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -94,18 +98,22 @@ def build_tiny_adapter(folder: Path, base: Path, *, seed: int = 1, size: float =
     return folder
 
 
-def _tokenizer():
-    """Byte-level BPE: any text in, and any token out, also half of a character."""
+def _tokenizer(letters: bool):
+    """Byte-level BPE: any text in, and any token out, also half of a character. Or single characters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if letters:
+        # Printable ASCII stands for itself; space and line end are written so.
+        alphabet = [sign for sign in alphabet if sign.isascii()] + ["Ġ", "Ċ"]
     trainer = trainers.BpeTrainer(
-        vocab_size=384,
+        vocab_size=len(SPECIAL) + len(alphabet) if letters else 384,
         special_tokens=SPECIAL,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
