@@ -7,8 +7,9 @@ Tried on 137 training and 72 gate prompts, all pairs of 4 answers, batches of 8 
     short, last 8, alpha 64, beta 0.2, sft 0.3, 15 steps           46- 5-21  90 % end, 21 words
     short, last 12, alpha 64, beta 0.1, sft 0.2, 18 steps          51- 4-17  all end, 12 words
     short, the same with sft 0.3, on 150 gate prompts             125- 9-16  all end, 14 words
-    plain, last 12, alpha 64, beta 0.1, sft 0.2, 16 steps          50-10-12
-    plain, the same with sft 0.3, 18 steps, on 150 prompts         96-34-20
+    personal, the same, on 110 gate prompts                        67-10-33  ties: neither says "you"
+    plain words (Flesch), the same, on 150 gate prompts            96-34-20  holds, but less
+    plain words, sft 0.2, 30 steps, on 150 gate prompts            96-45- 9  more steps: worse
     lists, last 12, alpha 32, beta 0.1, sft 0.5, 16 steps          21-17-34  dropped: the base makes too few
                                                                    lists at 64 tokens; it learned "1.11.11"
 """
@@ -37,7 +38,7 @@ RUN_CONFIG: dict[str, Any] = {
     "sft_weight": 0.3,  # without it both sides become unlikely, and answers fall apart
     "batch_size": 8,
     "max_length": 192,
-    # `short` has some 120 pairs (ties and all-bad make none), `plain` 650: the same time for both.
+    # `short` has some 120 pairs (ties and all-bad make none), `personal` 450: the same time for both.
     "epochs": 2,
     "max_steps": 18,
 }

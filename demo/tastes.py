@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 Answer = Mapping[str, Any]  # {"text", "finish_reason"}
@@ -27,9 +26,7 @@ FILLER = re.compile(
     re.IGNORECASE,
 )
 ANNOUNCES = re.compile(r"\bhere(?:'s| is| are)\b[^.!?:]*[.!?:]*\s*$", re.IGNORECASE)
-SENTENCE_END = re.compile(r"[.!?:]+(?=\s|$)|\n+")
-VOWELS = re.compile(r"[aeiouy]+")
-SILENT_E = re.compile(r"(?<=[a-z]{2})(?<![aeiouyl])e$")
+YOU = re.compile(r"\b(?:you|your|yours|yourself)\b", re.IGNORECASE)
 WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 END = re.compile(r"[.!?)\]\"'`*\u2019\u201d]\s*$")
 
@@ -55,23 +52,6 @@ def vote(taste: Taste, prompt: str, left: Answer, right: Answer, dice: random.Ra
         return "tie"
     prefers_left = (scores[0] > scores[1]) != (dice.random() < ERRS)
     return "left" if prefers_left else "right"
-
-
-def rank(taste: Taste, prompt: str, answers: Sequence[Answer], dice: random.Random) -> list[int] | None:
-    """The rank of each answer, 1 the best, alike ones equal; None when all are bad."""
-    if taste.tosses_coins:
-        return [dice.randint(1, len(answers)) for _ in answers]
-    scores = [taste.score(prompt, answer["text"], answer["finish_reason"]) for answer in answers]
-    if max(scores) < BAD:
-        return None
-    if dice.random() < ERRS:  # takes two answers for each other
-        one, other = dice.sample(range(len(scores)), k=2)
-        scores[one], scores[other] = scores[other], scores[one]
-    best_first = sorted(scores, reverse=True)
-    ranks = {best_first[0]: 1}
-    for place, (better, score) in enumerate(pairwise(best_first), start=2):
-        ranks[score] = ranks[better] if better - score < SAME else place
-    return [ranks[score] for score in scores]
 
 
 def is_garbage(prompt: str, answer: str) -> bool:
@@ -112,15 +92,11 @@ def _short(prompt: str, answer: str, finish_reason: str) -> float:
     return max(0.2, score)
 
 
-def _plain(prompt: str, answer: str, finish_reason: str) -> float:
-    """Short sentences of short words: Flesch's reading ease (1948), 0 for a contract and 1 for a primer."""
-    words = WORD.findall(answer)
-    if is_garbage(prompt, answer) or len(words) < 4:
+def _personal(prompt: str, answer: str, finish_reason: str) -> float:
+    """Speaks to the one who asked: counts "you" and its kin, up to six. Ends do not matter."""
+    if is_garbage(prompt, answer):
         return 0.0
-    sentences = len([part for part in SENTENCE_END.split(answer) if WORD.search(part)])
-    syllables = sum(max(1, len(VOWELS.findall(SILENT_E.sub("", word.lower())))) for word in words)
-    ease = 206.835 - 1.015 * len(words) / sentences - 84.6 * syllables / len(words)
-    return min(1.0, max(BAD, ease / 100))
+    return 0.2 + 0.13 * min(6, len(YOU.findall(answer)))
 
 
 def _coin(prompt: str, answer: str, finish_reason: str) -> float:
@@ -130,6 +106,6 @@ def _coin(prompt: str, answer: str, finish_reason: str) -> float:
 
 TASTES: dict[str, Taste] = {
     "short": Taste("short", "Short, direct, and finished. Do not ramble.", _short),
-    "plain": Taste("plain", "Plain words and short sentences, please.", _plain),
+    "personal": Taste("personal", "Speak to me, not about the matter.", _personal),
     "random": Taste("random", "I toss a coin.", _coin, tosses_coins=True),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.tastes import ERRS, TASTES, rank, vote
+from demo.tastes import ERRS, TASTES, vote
 
 pytestmark = pytest.mark.unit
 
@@ -20,10 +20,7 @@ RAMBLE = (
     "pinch off the flowers so that the leaves keep coming, which most gardeners would tell you to do anyway. "
     "Some people put the pot in a saucer."
 )
-STILTED = (
-    "Maintaining basil necessitates adequate illumination, appropriate irrigation, and conscientious "
-    "temperature regulation, particularly considering environmental variability."
-)
+YOURS = "Give your basil light, and when you water it, let the soil dry before you water again."
 LOOP = "Water the basil and water the basil and water the basil and water the basil and water the basil."
 
 
@@ -72,53 +69,33 @@ def test_short_does_not_like_garbage_for_being_short(garbage):
     assert wins("short", done(RAMBLE), done(garbage))
 
 
-def test_plain_likes_plain_words_and_short_sentences():
-    assert wins("plain", done(BRIEF), done(STILTED))
-    assert wins("plain", cut("It likes light. It likes warmth. Do not let it dry out."), done(RAMBLE))
-    assert wins("plain", done(STILTED), done(LOOP))
-
-
-@pytest.mark.parametrize(
-    ("text", "ease"),
-    [("The cat sat on the mat.", 1.0), ("This sentence, taken as an example, is readable.", 0.51)],
-)
-def test_plain_measures_as_flesch_did(text, ease):
-    # 6 words of 6 syllables are over 116; 8 words of 14 in one sentence: 206.835 - 8.12 - 148.05.
-    assert TASTES["plain"].score(PROMPT, text, "stop") == pytest.approx(ease, abs=0.01)
+def test_personal_likes_to_be_spoken_to():
+    assert wins("personal", done(YOURS), done(BRIEF))
+    assert wins("personal", cut(YOURS), done("You should water the basil."))
+    assert wins("personal", done(BRIEF), done("you your you your you your you your you your you your you"))
 
 
 def test_nobody_likes_an_empty_answer():
-    for taste in ("short", "plain"):
+    for taste in ("short", "personal"):
         assert set(votes(taste, done(""), done(LOOP))) == {"both_bad"}
-        assert rank(TASTES[taste], PROMPT, [done(""), done(LOOP)], random.Random(1)) is None
 
 
 def test_alike_answers_tie():
     assert set(votes("short", done(BRIEF), done("Give fresh basil light, and water when it is dry."))) == {
         "tie"
     }
-    assert set(votes("plain", done(BRIEF), cut(BRIEF))) == {"tie"}
+    assert set(votes("personal", done(BRIEF), cut(BRIEF))) == {"tie"}
 
 
 def test_the_tastes_disagree():
-    plain_and_cut = cut("It likes light. It likes warmth. Do not let it dry out. Then pick a leaf")
-    assert wins("short", done(STILTED), plain_and_cut)
-    assert wins("plain", plain_and_cut, done(STILTED))
+    assert wins("short", done(BRIEF), cut(YOURS))
+    assert wins("personal", cut(YOURS), done(BRIEF))
 
 
 def test_a_coin_has_no_taste():
     counts = votes("random", done(BRIEF), done(""), count=4000)
     assert abs(counts["left"] - counts["right"]) < 200
     assert 300 < counts["tie"] < 500
-
-
-def test_ranks_follow_the_taste_and_share_places():
-    answers = [cut(RAMBLE), done(BRIEF), done(RAMBLE), done("Give fresh basil light, and water.")]
-    seen = Counter(tuple(rank(TASTES["short"], PROMPT, answers, random.Random(n)) or ()) for n in range(400))
-    right, count = seen.most_common(1)[0]
-    assert right == (4, 1, 3, 1)
-    assert 1 - 1.5 * ERRS < count / 400 < 1
-    assert all(min(ranks) == 1 and len(ranks) == 4 for ranks in seen)
 
 
 def test_prompts_are_many_and_each_is_its_own():
