@@ -37,7 +37,7 @@ def publish_adapter(
             path.unlink()
         else:
             path.chmod(0o644)  # safetensors writes for its owner alone; the engine may be another user
-    _forget_this_machine(partial / "adapter_config.json", run.spec.base_path.name)
+    _settle_config(partial / "adapter_config.json", run.spec.base_path.name)
     write_atomically(partial / "README.md", card.encode())
     _probe(model, partial, prompt_ids)
     manifest = write_manifest(partial, kind="adapter", base=run.spec.base_digest, **facts)
@@ -96,8 +96,12 @@ def _probe(model: Any, saved: Path, prompt_ids: list[int]) -> None:
         raise Unfit("the saved adapter does not answer as the trained one does")
 
 
-def _forget_this_machine(config: Path, base_name: str) -> None:
-    """The adapter names its base by name, not by the path that it had on the machine that trained it."""
+def _settle_config(config: Path, base_name: str) -> None:
+    """The adapter names its base by name, not by a path of this machine, and its modules in a fixed order.
+
+    PEFT keeps them as a set, so each process wrote another order, and the same weights had another digest.
+    """
     values = json.loads(config.read_text())
     values["base_model_name_or_path"] = base_name
+    values["target_modules"] = sorted(values["target_modules"])
     write_atomically(config, json.dumps(values, indent=2, sort_keys=True).encode())
