@@ -14,7 +14,7 @@ from typing import Any
 from bench._claims import ROOT, Claim, publish
 from demo.report import MAX_FLIP_MS, MAX_ROLLBACK_MS, MAX_TOTAL_SECONDS, MIN_WIN_RATE
 
-TASTES = ("short", "plain", "random")
+TASTES = ("short", "personal", "random")
 
 
 def main() -> int:
