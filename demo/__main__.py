@@ -46,7 +46,7 @@ def main() -> int:
     try:
         password, key = _set_up(stack, progress)
         setup = _setup_seconds()
-        report.seconds = {"install": setup["install"], "model": setup["model"] + _wait(stack, key, progress)}
+        report.seconds = {"install": setup["install"], "model": setup["model"] + _wait(stack, progress)}
         asyncio.run(_turn(stack, key, taste_name, report, progress))
         report.seconds["total"] = round(time.monotonic() - progress.start + setup["model"], 1)
         report.write(stack.folder / "report.json")
@@ -86,12 +86,12 @@ def _set_up(stack: Stack, progress: Progress) -> tuple[str, str]:
     return password, key
 
 
-def _wait(stack: Stack, key: str, progress: Progress) -> float:
+def _wait(stack: Stack, progress: Progress) -> float:
     """Seconds until web and engine answer."""
     start = time.monotonic()
     progress.step("web, engine, worker, trainer and beat start")
-    stack.wait_until("the web process", lambda: stack.answers("/healthz"), seconds=60)
-    stack.wait_until("the engine", lambda: stack.is_serving(SLUG, key), seconds=180)
+    stack.wait_until("the web process", stack.web_answers, seconds=60)
+    stack.wait_until("the engine", stack.engine_answers, seconds=180)
     return round(time.monotonic() - start, 1)
 
 

@@ -97,7 +97,7 @@ class Client:
         body = {"model": model, "messages": messages, "n": n, **sampling}
         for attempt in range(6):
             response = await self.http.post("/v1/chat/completions", json=body)
-            if response.status_code != 429 or attempt == 5:
+            if response.status_code not in (429, 503) or attempt == 5:
                 break
             await asyncio.sleep(float(response.headers.get("Retry-After", "1")))
         return [

@@ -74,23 +74,11 @@ class Stack:
             time.sleep(0.2)
         raise DemoError(f"{what} did not come within {seconds:.0f} s:\n{self.log_tail()}")
 
-    def answers(self, path: str) -> bool:
-        try:
-            return httpx.get(self.url + path, timeout=2, trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
+    def web_answers(self) -> bool:
+        return _is_up(self.url + "/healthz")
 
-    def is_serving(self, model: str, key: str) -> bool:
-        """A real answer comes back through web and engine."""
-        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
-        headers = {"Authorization": f"Bearer {key}"}
-        try:
-            response = httpx.post(
-                self.url + "/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
-            )
-        except httpx.HTTPError:
-            return False
-        return response.is_success
+    def engine_answers(self) -> bool:
+        return _is_up(self.env["ENGINE_URLS"] + "/health")
 
     def log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
@@ -133,6 +121,13 @@ def prepare(folder: Path, port: int, **settings: str) -> Stack:
     }
     (folder / "artifacts").mkdir()
     return Stack(folder=folder, port=port, env=env)
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def _refuse_taken(port: int) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import combinations
 from typing import Any
 
-from demo.client import Client, DemoError, Json
+from demo.client import Client, DemoError, Json, Stream
 from demo.progress import Progress
 from demo.report import Report
 from demo.tastes import Taste, vote
@@ -197,21 +197,28 @@ class Turn:
     async def _promote(self, candidate: str) -> float:
         """ms from the deployment's commit until a new request is admitted to the new version."""
         deployment = await self.client.post("deployments", {"version": candidate, "reason": PROMOTION_REASON})
-        seen = await self.client.stream(self.slug, _probe(), {"max_tokens": 1, "user": "probe"})
-        now, admitted = time.time(), seen.admitted
-        if seen.admitted_version != candidate or admitted is None:
+        seen = await self._probe()
+        now = time.time()
+        if seen.admitted_version != candidate or seen.admitted is None:
             raise DemoError(f"after its promotion {candidate} did not serve: {seen}")
         committed = datetime.fromisoformat(deployment["created"]).timestamp()
-        return (now - (time.monotonic() - admitted) - committed) * 1000
+        return (now - (time.monotonic() - seen.admitted) - committed) * 1000
 
     async def _roll_back(self, champion: str) -> float:
         """ms from the POST until a new request's first token comes from the old version."""
         start = time.monotonic()
         await self.client.post("deployments", {"rollback": True, "reason": "To show that it can."})
-        seen = await self.client.stream(self.slug, _probe(), {"max_tokens": 1, "user": "probe"})
+        seen = await self._probe()
         if seen.admitted_version != champion or seen.first_token is None:
             raise DemoError(f"after the rollback {champion} did not serve: {seen}")
         return (seen.first_token - start) * 1000
+
+    async def _probe(self) -> Stream:
+        """A new request, as anybody's: to see who answers it, and when."""
+        prompt = self.dice.choice(self._half("train"))
+        return await self.client.stream(
+            self.slug, prompt["messages"], {**self.plan.sampling, "user": "probe"}
+        )
 
     async def _check_champion_untouched(self, champion: str) -> None:
         deployments = (await self.client.get("deployments"))["items"]
@@ -255,7 +262,3 @@ class Turn:
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(one(job))
-
-
-def _probe() -> list[Json]:
-    return [{"role": "user", "content": "Say hello."}]

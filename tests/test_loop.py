@@ -67,7 +67,7 @@ def stack(tmp_path: Path):
 def test_the_ratchet_turns(stack: Stack) -> None:
     key = stack.manage("create_key", "--project", SLUG, "--name", "robot")
     stack.start()
-    stack.wait_until("the engine", lambda: stack.is_serving(SLUG, key), seconds=90)
+    stack.wait_until("the engine", stack.engine_answers, seconds=90)
     report = Report(taste="letters", is_random=False)
 
     async def turn() -> None:

@@ -50,6 +50,7 @@ def promote(
     deployment = current(project)
     _check_promotable(project, version, deployment, share)
     is_new_wish = mark_candidate(version)
+    made = None
     try:
         load_ms = load_on_all(version)
         probe(version)
@@ -67,7 +68,7 @@ def promote(
         )
     finally:
         # Now it is held because it serves; or it was refused, and is held only for whom it was before.
-        if is_new_wish:
+        if made is not None or is_new_wish:
             release_candidate(version)
     return made
 
