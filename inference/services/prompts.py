@@ -116,6 +116,8 @@ def _existing(project: Project, digest: str, external_id: str | None) -> Prompt 
             return named
     found = Prompt.objects.filter(project=project, digest=digest, conversation=None).first()
     if found is not None and external_id is not None:
+        if found.external_id == external_id:
+            return found  # recorded between the two looks
         if found.external_id is not None:
             raise ExternalIdTaken(
                 f"These messages are already the prompt {found.external_id}.", param="external_id"
