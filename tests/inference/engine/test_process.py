@@ -13,7 +13,8 @@ from tests.tiny import build_tiny_adapter
 
 
 def run(*flags: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ENGINE_API_KEY": KEY, **changes}
+    # Also where `make up` has written a key before.
+    environment = {**os.environ, "ENGINE_API_KEY_FILE": None, "ENGINE_API_KEY": KEY, **changes}
     return subprocess.run(
         [sys.executable, "-m", "inference.engine", *flags],
         cwd=ROOT,
