@@ -25,6 +25,7 @@ from tests.services import free_port
 from tests.tiny import build_tiny_model
 
 SLUG = "loop"
+REAL = Path(__file__).resolve().parent.parent / "var/models/smollm2-135m-instruct"
 PLAN = Plan(
     answers_per_prompt=4,
     concurrency=16,
@@ -51,31 +52,45 @@ def new_database(name: str) -> str:
 
 
 @pytest.fixture
-def stack(tmp_path: Path):
-    settings = {"MODEL_DIR": str(build_tiny_model(tmp_path / "models" / "tiny", letters=True))}
-    if os.environ["DATABASE_URL"].startswith("postgres"):
-        settings |= {"DATABASE_URL": new_database("loop"), "BROKER_URL": os.environ["BROKER_URL"]}
-    stack = prepare(tmp_path / "var", free_port(), **settings)
-    stack.manage("migrate", "--no-input")
-    stack.manage("start_project", "--slug", SLUG, "--name", "Loop", "--gate-share", "0.5")
-    yield stack
-    stack.stop()
+def build_stack(tmp_path: Path):
+    """Start the five processes on a model, and stop them afterwards."""
+    built: list[Stack] = []
+
+    def build(model: Path) -> tuple[Stack, str]:
+        settings = {"MODEL_DIR": str(model), "ENGINE_SERVED_NAME": model.name}
+        if os.environ["DATABASE_URL"].startswith("postgres"):
+            settings |= {"DATABASE_URL": new_database("loop"), "BROKER_URL": os.environ["BROKER_URL"]}
+        stack = prepare(tmp_path / "var", free_port(), **settings)
+        built.append(stack)
+        stack.manage("migrate", "--no-input")
+        stack.manage("start_project", "--slug", SLUG, "--name", "Loop", "--gate-share", "0.5")
+        key = stack.manage("create_key", "--project", SLUG, "--name", "robot")
+        stack.start()
+        stack.wait_until("the engine", stack.engine_answers, seconds=120)
+        return stack, key
+
+    yield build
+    for stack in built:
+        stack.stop()
+
+
+def turn(stack: Stack, key: str, taste: Taste, plan: Plan, prompts: list[str]) -> Report:
+    """One turn of the ratchet, as the demo does it."""
+    report = Report(taste=taste.name, is_random=False)
+
+    async def run() -> None:
+        async with Client(stack.url, key) as client:
+            await Turn(client, SLUG, taste, plan, report, Progress()).run(prompts)
+
+    asyncio.run(run())
+    return report
 
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_ratchet_turns(stack: Stack) -> None:
-    key = stack.manage("create_key", "--project", SLUG, "--name", "robot")
-    stack.start()
-    stack.wait_until("the engine", stack.engine_answers, seconds=90)
-    report = Report(taste="letters", is_random=False)
-
-    async def turn() -> None:
-        async with Client(stack.url, key) as client:
-            taste = Taste("letters", "More letters.", likes_letters)
-            await Turn(client, SLUG, taste, PLAN, report, Progress()).run(PROMPTS)
-
-    asyncio.run(turn())
+def test_the_ratchet_turns(build_stack, tmp_path: Path) -> None:
+    stack, key = build_stack(build_tiny_model(tmp_path / "models" / "tiny", letters=True))
+    report = turn(stack, key, Taste("letters", "More letters.", likes_letters), PLAN, PROMPTS)
 
     assert report.verdict == "promote", report.verdict_reason
     assert report.heldout["n"] >= 50
@@ -90,3 +105,25 @@ def test_the_ratchet_turns(stack: Stack) -> None:
     assert new["dataset_digest"].startswith("sha256:")
     assert base["run"] is None
     assert report.compute["pf_days"] > 0
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_two_steps_of_the_real_model_go_the_whole_way(build_stack) -> None:
+    """The mechanics on real weights; what two steps teach is no evidence, so any verdict will do."""
+    stack, key = build_stack(REAL)
+    plan = Plan(
+        answers_per_prompt=4,
+        concurrency=32,
+        sampling={"temperature": 1.0, "max_tokens": 12},
+        run_config={"max_steps": 2, "max_length": 128, "last_layers": 4, "learning_rate": 1e-3},
+    )
+    taste = Taste("long", "The longer the better.", lambda prompt, answer, reason: min(1.0, len(answer) / 80))
+    report = turn(stack, key, taste, plan, PROMPTS[:36])
+
+    assert report.verdict in ("promote", "reject", "insufficient")
+    assert report.verdict_reason
+    assert report.heldout["n"] > 0
+    assert (report.traffic["failed"], report.traffic["mixed_version"]) == (0, 0)
+    assert [version["run"] for version in report.versions] == [1, None]
+    assert report.compute["tokens"] > 0
