@@ -39,7 +39,7 @@ test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 	@$(MAKE) --no-print-directory check
 	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m "$(FAST)"
 	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m "$(FAST)"
-	$(STEP) "models and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -m "(slow or model) and not browser" --durations 10
+	$(STEP) "models and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 --dist worksteal -m "(slow or model) and not browser" --durations 10
 	# By themselves: Playwright keeps an event loop running in the process that it drives the browser from.
 	$(STEP) "browser tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m browser
 

@@ -10,5 +10,7 @@ if [ -z "${ENGINE_API_KEY:-}${ENGINE_API_KEY_FILE:-}" ] && [ -r "$root/var/secre
 fi
 # Nothing here reaches a hub or reports home; `hf:` models are fetched by the setup alone.
 export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}" HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
+# Images of containers set it for their build; here each of many short processes would compile our code again.
+unset PYTHONDONTWRITEBYTECODE
 export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_ROOT_USER_ACTION=ignore
