@@ -45,7 +45,10 @@ def calls(paths: list[Path], name: str) -> Iterator[ast.Call]:
 
 def called(call: ast.Call) -> str:
     """`f` of `f(...)` and of `a.b.f(...)`."""
-    return ast.unparse(call.func).rpartition(".")[2]
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def texts(node: ast.AST | None) -> list[str]:
