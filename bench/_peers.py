@@ -1,0 +1,229 @@
+"""What a user would run instead, in a process of its own: the bench itself never loads torch.
+
+`python -m bench._peers serve` reads one JSON command a line and answers with one. `adapter` and `merge` make
+what the swap bench serves:
+
+    python -m bench._peers adapter FOLDER SEED      a random LoRA of rank 16 with updates of 1 % of the weights
+    python -m bench._peers merge ADAPTER FOLDER     a whole model with that adapter merged into it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench._claims import ROOT
+
+Json = dict[str, Any]
+RANK, ALPHA, UPDATE_SIZE = 16, 32, 0.01
+
+
+# --- the side of the bench ------------------------------------------------------------------------------
+class Peer:
+    """transformers in a child process, all cores its own as a plain script would have them."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+
+    def ask(self, **command: Any) -> Json:
+        assert self._child.stdin and self._child.stdout
+        self._child.stdin.write(json.dumps(command) + "\n")
+        self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        if not line:
+            raise RuntimeError("the process of the alternatives ended; its message stands above")
+        answer: Json = json.loads(line)
+        return answer
+
+
+@contextmanager
+def peer(env: dict[str, str]) -> Iterator[Peer]:
+    env = {name: value for name, value in env.items() if name != "OMP_NUM_THREADS"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "bench._peers", "serve"],
+        cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield Peer(child)
+    finally:
+        child.kill()
+        child.wait()
+
+
+# --- the side of torch ----------------------------------------------------------------------------------
+class Plain:
+    """The base model as transformers gives it: bf16, its own attention and cache, batches padded left."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.torch = torch
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).to(self.device).eval()
+
+    def inputs(self, questions: list[str]) -> Any:
+        texts = [
+            self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+            )
+            for question in questions
+        ]
+        batch = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+        return batch.to(self.device)
+
+    def forward_loop(self, questions: list[str], tokens: int) -> Json:
+        """Greedy tokens by bare forward calls: what the mathematics costs with nothing around it."""
+        torch = self.torch
+        with torch.inference_mode():
+            began = time.monotonic()
+            batch = self.inputs(questions)
+            mask, ids, cache = batch["attention_mask"], batch["input_ids"], None
+            positions = (mask.cumsum(1) - 1).clamp(min=0)  # (B, T)
+            first = None
+            for _ in range(tokens):
+                out = self.model(
+                    input_ids=ids, attention_mask=mask, position_ids=positions,
+                    past_key_values=cache, use_cache=True, logits_to_keep=1,
+                )  # fmt: skip
+                cache = out.past_key_values
+                ids = out.logits[:, -1].argmax(-1, keepdim=True)  # (B, 1)
+                ids.tolist()  # a server has to see each token; on a GPU this waits for it
+                first = first or time.monotonic() - began
+                mask = torch.cat([mask, mask.new_ones(len(questions), 1)], 1)
+                positions = positions[:, -1:] + 1
+            seconds = time.monotonic() - began
+        return {"seconds": seconds, "tokens": tokens * len(questions), "ttft_ms": (first or 0) * 1000}
+
+    def generate(self, questions: list[str], arrivals: list[float], batch: int, tokens: int) -> Json:
+        """`model.generate` on who has arrived when the batch before has ended. Streams nothing: a question's
+        first token is seen when its batch's first token is."""
+        from transformers import GenerationConfig
+        from transformers.generation.streamers import BaseStreamer
+
+        class FirstToken(BaseStreamer):  # type: ignore[misc]
+            at = 0.0
+            calls = 0
+
+            def put(self, value: Any) -> None:
+                self.calls += 1
+                if self.calls == 2:  # the first call brings the prompt
+                    self.at = time.monotonic()
+
+            def end(self) -> None:
+                pass
+
+        config = GenerationConfig(
+            max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id,
+        )  # fmt: skip
+        began = time.monotonic()
+        waiting = list(zip(arrivals, questions, strict=True))
+        ttft: list[float] = []
+        while waiting:
+            now = time.monotonic() - began
+            ready = [item for item in waiting if item[0] <= now][:batch]
+            if not ready:
+                time.sleep(0.005)
+                continue
+            waiting = waiting[len(ready) :]
+            seen = FirstToken()
+            self.generate_once(self.inputs([question for _, question in ready]), config, seen)
+            ttft += [(seen.at - began - at) * 1000 for at, _ in ready]
+        return {"seconds": time.monotonic() - began, "tokens": tokens * len(questions), "ttft_ms": ttft}
+
+    def generate_once(self, inputs: Any, config: Any, streamer: Any) -> None:
+        # The streamers of transformers take one sequence, and generate() refuses more only by num_beams.
+        with self.torch.inference_mode():
+            self.model.generate(**inputs, generation_config=config, streamer=streamer)
+
+    def bandwidth(self) -> Json:
+        """GB/s at which all cores read an array much larger than the caches: the best of five."""
+        torch = self.torch
+        data = torch.ones(2**28, dtype=torch.float32, device=self.device)  # 1 GiB
+        best = 0.0
+        for _ in range(5):
+            began = time.monotonic()
+            data.sum().item()
+            best = max(best, data.nbytes / (time.monotonic() - began) / 1e9)
+        weights = sum(parameter.nbytes for parameter in self.model.parameters())  # tied ones count once
+        return {"gb_s": best, "weight_bytes": weights, "threads": torch.get_num_threads()}
+
+
+def serve() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    plain = Plain(Path(os.environ["MODEL_DIR"]))
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer = getattr(plain, command.pop("do"))(**command)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def make_adapter(folder: Path, seed: int) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from inference.artifact import write_manifest
+
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    folder.mkdir(parents=True)
+    dice = torch.Generator().manual_seed(seed)
+    tensors = {}
+    base = Path(os.environ["MODEL_DIR"])
+    for file in sorted(base.glob("*.safetensors")):
+        for name, weight in load_file(file).items():
+            module = name.removesuffix(".weight")
+            if module.split(".")[-1] not in targets:
+                continue
+            down = torch.randn(RANK, weight.shape[1], generator=dice)
+            up = torch.randn(weight.shape[0], RANK, generator=dice)
+            # |update| / |weight| = UPDATE_SIZE, which merges into bf16 with an error below half of it
+            up *= UPDATE_SIZE * weight.float().norm() / (ALPHA / RANK * (up @ down).norm())
+            tensors[f"base_model.model.{module}.lora_A.weight"] = down
+            tensors[f"base_model.model.{module}.lora_B.weight"] = up
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": targets}))
+    write_manifest(folder, kind="adapter", method="random", seed=seed)
+
+
+def merge(adapter: Path, folder: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from inference.artifact import write_manifest
+
+    base = os.environ["MODEL_DIR"]
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    write_manifest(folder, kind="base", name=folder.name)
+
+
+def main() -> int:
+    match sys.argv[1:]:
+        case ["serve"]:
+            serve()
+        case ["adapter", folder, seed]:
+            make_adapter(Path(folder), int(seed))
+        case ["merge", adapter, folder]:
+            merge(Path(adapter), Path(folder))
+        case _:
+            print(__doc__, file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
