@@ -50,6 +50,12 @@ app.conf.beat_schedule = {
         "schedule": 30.0,
         "options": {"expires": 60},
     },
+    # Record early votes of battles that a web process which died has left.
+    "settle-battles": {
+        "task": "feedback.tasks.settle_battles",
+        "schedule": 30.0,
+        "options": {"expires": 60},
+    },
     # Insert a slot for every policy that is due; a slot runs once.
     "tick-policies": {"task": "training.tasks.tick_policies", "schedule": 10.0, "options": {"expires": 30}},
 }
