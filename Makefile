@@ -46,7 +46,8 @@ test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 bench: ## measure a claim: make bench NAME=swap; all of them without NAME
 	$(SETUP) bench
 	$(RUN) bash -c 'for file in bench/$(or $(NAME),*).py; do \
-		name=$$(basename "$$file" .py); [[ $$name == _* ]] || python -m "bench.$$name" || exit 1; done'
+		name=$$(basename "$$file" .py); [[ $$name == _* ]] || python -m "bench.$$name" || exit 1; done; \
+		python -m bench._report'
 
 model: ## obtain and convert the base model, nothing else
 	$(SETUP) model

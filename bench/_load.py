@@ -118,15 +118,22 @@ def _take(seen: Seen, event: Json, now: float) -> None:
 
 
 async def arriving(
-    target: Target, questions: Sequence[str], arrivals: Sequence[float], **sampling: Any
+    target: Target,
+    questions: Sequence[str],
+    arrivals: Sequence[float],
+    *,
+    max_tokens: int | Sequence[int],
+    **sampling: Any,
 ) -> list[Seen]:
     """Each question at its arrival, in seconds from now; all zero is a burst."""
+    lengths = [max_tokens] * len(questions) if isinstance(max_tokens, int) else max_tokens
 
-    async def one(question: str, at: float) -> Seen:
+    async def one(question: str, at: float, length: int) -> Seen:
         await asyncio.sleep(at)
-        return await stream(target, question, **sampling)
+        return await stream(target, question, max_tokens=length, **sampling)
 
-    return list(await asyncio.gather(*(one(q, at) for q, at in zip(questions, arrivals, strict=True))))
+    all_of_them = zip(questions, arrivals, lengths, strict=True)
+    return list(await asyncio.gather(*(one(*each) for each in all_of_them)))
 
 
 class Clients:

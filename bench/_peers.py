@@ -3,7 +3,7 @@
 `python -m bench._peers serve` reads one JSON command a line and answers with one. `adapter` and `merge` make
 what the swap bench serves:
 
-    python -m bench._peers adapter FOLDER SEED      a random LoRA of rank 16 with updates of 1 % of the weights
+    python -m bench._peers adapter FOLDER SEED      a random LoRA of rank 16, its updates 1 % of the weights
     python -m bench._peers merge ADAPTER FOLDER     a whole model with that adapter merged into it
 """
 
@@ -46,6 +46,8 @@ class Peer:
 @contextmanager
 def peer(env: dict[str, str]) -> Iterator[Peer]:
     env = {name: value for name, value in env.items() if name != "OMP_NUM_THREADS"}
+    # As the engine has it: threads that spin while they wait lose a step's time to any other process.
+    env = {**env, "OMP_WAIT_POLICY": "PASSIVE"}
     child = subprocess.Popen(
         [sys.executable, "-m", "bench._peers", "serve"],
         cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -104,9 +106,9 @@ class Plain:
             seconds = time.monotonic() - began
         return {"seconds": seconds, "tokens": tokens * len(questions), "ttft_ms": (first or 0) * 1000}
 
-    def generate(self, questions: list[str], arrivals: list[float], batch: int, tokens: int) -> Json:
-        """`model.generate` on who has arrived when the batch before has ended. Streams nothing: a question's
-        first token is seen when its batch's first token is."""
+    def generate(self, questions: list[str], arrivals: list[float], lengths: list[int], batch: int) -> Json:
+        """`model.generate` on who has arrived when the batch before has ended; it lasts as long as its
+        longest answer, and what is made beyond a length that was asked for does not count."""
         from transformers import GenerationConfig
         from transformers.generation.streamers import BaseStreamer
 
@@ -122,12 +124,8 @@ class Plain:
             def end(self) -> None:
                 pass
 
-        config = GenerationConfig(
-            max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id,
-        )  # fmt: skip
         began = time.monotonic()
-        waiting = list(zip(arrivals, questions, strict=True))
+        waiting = list(zip(arrivals, questions, lengths, strict=True))
         ttft: list[float] = []
         while waiting:
             now = time.monotonic() - began
@@ -137,14 +135,16 @@ class Plain:
                 continue
             waiting = waiting[len(ready) :]
             seen = FirstToken()
-            self.generate_once(self.inputs([question for _, question in ready]), config, seen)
-            ttft += [(seen.at - began - at) * 1000 for at, _ in ready]
-        return {"seconds": time.monotonic() - began, "tokens": tokens * len(questions), "ttft_ms": ttft}
-
-    def generate_once(self, inputs: Any, config: Any, streamer: Any) -> None:
-        # The streamers of transformers take one sequence, and generate() refuses more only by num_beams.
-        with self.torch.inference_mode():
-            self.model.generate(**inputs, generation_config=config, streamer=streamer)
+            longest = max(length for *_, length in ready)
+            config = GenerationConfig(
+                max_new_tokens=longest, min_new_tokens=longest, do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id, eos_token_id=self.tokenizer.eos_token_id,
+            )  # fmt: skip
+            with self.torch.inference_mode():
+                inputs = self.inputs([question for _, question, _ in ready])
+                self.model.generate(**inputs, generation_config=config, streamer=seen)
+            ttft += [(seen.at - began - at) * 1000 for at, *_ in ready]
+        return {"seconds": time.monotonic() - began, "tokens": sum(lengths), "ttft_ms": ttft}
 
     def bandwidth(self) -> Json:
         """GB/s at which all cores read an array much larger than the caches: the best of five."""

@@ -31,6 +31,7 @@ def fresh_stack(**settings: str) -> Iterator[tuple[Stack, str]]:
     signal.signal(signal.SIGTERM, _interrupt)  # so that `finally` runs, and takes the children along
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
         stack = prepare(Path(folder) / "var", free_port(), **settings)
+        stack.env.pop("ENGINE_API_KEY_FILE", None)  # the clone's own key, which would win over this stack's
         stack.manage("migrate", "--no-input")
         stack.manage("start_project", "--slug", SLUG, "--name", "Bench")
         yield stack, stack.manage("create_key", "--project", SLUG, "--name", "bench")

@@ -1,9 +1,9 @@
 """`make bench NAME=serving`: tokens a second and time to first token, against what a user would run instead.
 
-The contestants answer in turns (A B C, A B C, ...) and medians are taken, so that a noisy machine is noisy for
-all: our engine, the same through Django, a bare forward loop of transformers at the same batch, plain
-`generate` in batches (a batch starts when the one before has ended), and vLLM's CPU build, which is installed
-into var/vllm when it is not there. Greedy, 64 tokens, the demo's prompts.
+The contestants answer in turns (A B C, A B C, ...) and medians are taken, so that a noisy machine is noisy
+for all: our engine, the same through Django, a bare forward loop of transformers at the same batch, plain
+`generate` in batches (a batch starts when the one before has ended, and ends with its longest answer), and
+vLLM's CPU build, which is installed into var/vllm when it is not there. Greedy, the demo's prompts.
 `python -m bench.serving --quick` takes one round of short answers, and vLLM only where it is installed.
 """
 
@@ -111,29 +111,37 @@ def vllm(stack: Stack) -> Iterator[Target]:
 
 
 async def measure(results: Results, targets: dict[str, Target], plain: Peer, quick: bool) -> dict[str, Any]:
-    tokens, rounds, levels = (16, 1, (1, 8)) if quick else (64, 3, LEVELS)
+    tokens, rounds, levels = (16, 1, (1, 8)) if quick else (64, 2, LEVELS)
     asked = await long_answers(targets[OURS], tokens)
-    sampling: dict[str, Any] = {"max_tokens": tokens, "temperature": 0.0, "ignore_eos": True}
-    for target in targets.values():
-        await arriving(target, asked[:8], [0.0] * 8, **{**sampling, "max_tokens": 4})
-    await asyncio.to_thread(plain.ask, do="forward_loop", questions=asked[:8], tokens=4)
-    # As fast as the engine can: all would be answered in the time that a full batch takes twice.
-    probe = rate(await arriving(targets[OURS], asked[:STAGGERED], [0.0] * STAGGERED, **sampling))
+    sampling: dict[str, Any] = {"temperature": 0.0, "ignore_eos": True}
+    for level in levels:  # kernels are chosen by shape, and kept
+        warm = [asked[i % len(asked)] for i in range(level)]
+        for target in targets.values():
+            await arriving(target, warm, [0.0] * level, max_tokens=4, **sampling)
+        await asyncio.to_thread(plain.ask, do="forward_loop", questions=warm, tokens=4)
+    probe = await arriving(
+        targets[OURS], [asked[i % len(asked)] for i in range(STAGGERED)], [0.0] * STAGGERED,
+        max_tokens=tokens, **sampling,
+    )  # fmt: skip
+    # Answers of a quarter to seven quarters of `tokens`, arriving 1.5 times as fast as the engine makes them.
     count = STAGGERED * 2
-    arrivals = [i / count * (count * tokens / probe) * 0.8 for i in range(count)]
+    lengths = [tokens * (1 + 2 * (i % 4)) // 4 for i in range(count)]
+    arrivals = [i * tokens / rate(probe) / 1.5 for i in range(count)]
     for turn in range(rounds):
         print(f"round {turn + 1} of {rounds}")
         for level in levels:
             burst = [asked[(turn * level + i) % len(asked)] for i in range(level)]
             for name, target in targets.items():
-                results.add_streams(name, level, await arriving(target, burst, [0.0] * level, **sampling))
+                seen = await arriving(target, burst, [0.0] * level, max_tokens=tokens, **sampling)
+                results.add_streams(name, level, seen)
             done = await asyncio.to_thread(plain.ask, do="forward_loop", questions=burst, tokens=tokens)
             results.add(FORWARD, level, done["tokens"] / done["seconds"], [done["ttft_ms"]] * level)
         late = [asked[i % len(asked)] for i in range(count)]
         for name, target in targets.items():
-            results.add_streams(name, "staggered", await arriving(target, late, arrivals, **sampling))
+            seen = await arriving(target, late, arrivals, max_tokens=lengths, **sampling)
+            results.add_streams(name, "staggered", seen)
         done = await asyncio.to_thread(
-            plain.ask, do="generate", questions=late, arrivals=arrivals, batch=STAGGERED, tokens=tokens
+            plain.ask, do="generate", questions=late, arrivals=arrivals, lengths=lengths, batch=STAGGERED
         )
         results.add(GENERATE, "staggered", done["tokens"] / done["seconds"], done["ttft_ms"])
     found = await asyncio.to_thread(plain.ask, do="bandwidth")
@@ -142,9 +150,9 @@ async def measure(results: Results, targets: dict[str, Target], plain: Peer, qui
 
 
 async def long_answers(target: Target, tokens: int) -> list[str]:
-    """Questions whose greedy answer has that many tokens by itself: Django passes no `ignore_eos` on."""
-    asked = questions()[:48]
-    seen = await arriving(target, asked, [0.0] * len(asked), max_tokens=tokens, temperature=0.0)
+    """Questions whose greedy answer is as long as any that is asked for: Django passes no `ignore_eos` on."""
+    asked = questions()[:24]
+    seen = await arriving(target, asked, [0.0] * len(asked), max_tokens=tokens * 7 // 4, temperature=0.0)
     long = [question for question, s in zip(asked, seen, strict=True) if s.finish == "length"]
     if len(long) < 8:
         raise SystemExit(f"the engine answers badly: {[s.error or s.finish for s in seen][:5]}")

@@ -36,7 +36,7 @@ class Arm:
     few: list[Seen]
     many: list[Seen]
     mib_per_stream: float = 0.0
-    connections: int = 0
+    connections: int = 0  # more than when no stream is open
 
 
 def main() -> int:
@@ -80,14 +80,14 @@ async def measure(arms: list[Arm], stack: Stack, count: int, tokens: int, *, rou
         f"{'':12} {'streams':>7} {'errors':>6} {'ttft p50':>9} {'ttft p99':>9} {'gap p99':>8} {'KiB each':>9}"
     )
     for arm in arms:
-        before = memory_mib(arm.child.pid)
+        before, handles = memory_mib(arm.child.pid), database_handles(arm.child.pid, stack)
         arrivals = [RAMP_S * number / count for number in range(count)]
         many = asyncio.create_task(
             arriving(arm.target, [asked[i % len(asked)] for i in range(count)], arrivals, max_tokens=tokens)
         )
         await asyncio.sleep(RAMP_S + (tokens * 0.1 - RAMP_S) / 2)  # all are open, none has ended
         arm.mib_per_stream = (memory_mib(arm.child.pid) - before) / count
-        arm.connections = database_handles(arm.child.pid, stack)
+        arm.connections = database_handles(arm.child.pid, stack) - handles
         arm.many = await many
         ttft = [seen.ttft_ms for seen in arm.many]
         print(
@@ -140,11 +140,11 @@ def claim(arms: list[Arm], count: int, tokens: int) -> None:
             versus=f"a bare ASGI proxy: {proxy.mib_per_stream * 1024:.0f} KiB",
         ),
         Claim(
-            claim=f"database connections while {count} streams are open",
+            claim=f"database connections that {count} open streams hold, over what the process keeps without",
             value=ours.connections,
             unit="connections",
             goal="0",
-            holds=ours.connections == 0,
+            holds=ours.connections <= 0,
         ),
         Claim(
             claim=f"time to first token p99 that the relay adds at {FEW_STREAMS} streams",
