@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
@@ -27,6 +28,8 @@ class VersionQuality:
     wins: int
     ties: int  # equal ranks, or both bad
     win_rate: float | None  # ties count half
+    win_rate_low: float | None  # 95 % Wilson interval over battles, as if each were another rater's
+    win_rate_high: float | None
     corrections: int
     flags: int
 
@@ -55,6 +58,15 @@ def version_quality(project: Project, since: datetime) -> list[VersionQuality]:
     corrections = _counts(Correction, project, since)
     flags = _counts(Flag, project, since)
     battles = _battles(project, since)
+    rates = {
+        version: _share(counts["wins"] + counts["ties"] / 2, counts["count"])
+        for version, counts in battles.items()
+    }
+    intervals = {
+        version: wilson(rate, battles[version]["count"])
+        for version, rate in rates.items()
+        if rate is not None
+    }
     rows = [
         VersionQuality(
             version=version,
@@ -63,15 +75,22 @@ def version_quality(project: Project, since: datetime) -> list[VersionQuality]:
             battles=battles[version]["count"],
             wins=battles[version]["wins"],
             ties=battles[version]["ties"],
-            win_rate=_share(
-                battles[version]["wins"] + battles[version]["ties"] / 2, battles[version]["count"]
-            ),
+            win_rate=rates.get(version),
+            win_rate_low=intervals.get(version, (None, None))[0],
+            win_rate_high=intervals.get(version, (None, None))[1],
             corrections=corrections[version]["count"],
             flags=flags[version]["count"],
         )
         for version in {*thumbs, *corrections, *flags, *battles}
     ]
     return sorted(rows, key=lambda row: (-row.battles - row.ratings, row.version))
+
+
+def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95 % score interval of a share of n."""
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def judgements_per_day(project: Project, since: datetime) -> list[Day]:

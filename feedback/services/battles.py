@@ -153,7 +153,7 @@ def _recorded(battle: Battle, candidates: list[UUID]) -> Preference:
     judge = Judge(user=battle.owner)
     try:
         with transaction.atomic():
-            return record_preference(
+            row, _ = record_preference(
                 project=battle.project,
                 judge=judge,
                 candidates=candidates,
@@ -161,8 +161,10 @@ def _recorded(battle: Battle, candidates: list[UUID]) -> Preference:
                 all_bad=ranks is None,
                 source=Feedback.Source.UI,
                 id=battle.vote_id,
-            )[0]
+            )
+            return row
     except AlreadyJudged:  # the same two, on the compare page meanwhile: that stands
-        return Preference.objects.usable().get(
+        standing: Preference = Preference.objects.usable().get(
             candidate_set=candidate_set(candidates), judge=judge.key, project=battle.project
         )
+        return standing

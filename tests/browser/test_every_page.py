@@ -17,6 +17,8 @@ PATHS = [
     "/p/kitchen/chat/",
     "/p/kitchen/chat/{conversation}/",
     "/p/kitchen/compare/",
+    "/p/kitchen/battle/",
+    "/p/kitchen/metrics/?window=1h",
     "/p/kitchen/runs/",
     "/p/kitchen/runs/2/",
     "/p/kitchen/runs/3/",
