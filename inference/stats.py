@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -113,7 +113,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _numbers(counted: dict[str, Any], rows: list[dict[str, Any]], minutes: float) -> VersionLatency:
+def _numbers(counted: Mapping[str, Any], rows: list[dict[str, Any]], minutes: float) -> VersionLatency:
     def column(name: str) -> list[float]:
         return [row[name] for row in rows if row[name] is not None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.db.models.functions import TruncDay, TruncHour, TruncMinute
@@ -49,7 +50,7 @@ def metrics(request: HttpRequest, slug: str) -> HttpResponse:
     drawn = sorted(list(latency)[:DRAWN])
     moments = over_time(project, since, step)
     deployments = Deployment.objects.filter(project=project, created__gte=since).select_related("champion")
-    plot = {
+    plot: dict[str, Any] = {
         "versions": drawn,
         "deployed": [(one.created, f"v{one.champion.number}") for one in deployments[:MARKS]],
         "since": since,
