@@ -66,6 +66,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of short answers at 1 and 8")
     quick = parser.parse_args().quick
+    command = "python -m bench.serving --quick" if quick else "make bench NAME=serving"
     if not quick and not VLLM.exists():
         print("installing vLLM's CPU build into var/vllm")
         subprocess.run(["deploy/setup/vllm.sh"], cwd=ROOT, check=False)  # without it the others are measured
@@ -82,7 +83,7 @@ def main() -> int:
         if VLLM.exists():
             targets[PEER] = running.enter_context(vllm(stack))
         bandwidth = asyncio.run(measure(results, targets, plain, quick))
-    claim(results, bandwidth)
+    claim(command, results, bandwidth)
     return 0
 
 
@@ -159,7 +160,7 @@ async def long_answers(target: Target, tokens: int) -> list[str]:
     return long
 
 
-def claim(results: Results, bandwidth: dict[str, Any]) -> None:
+def claim(command: str, results: Results, bandwidth: dict[str, Any]) -> None:
     claims = [
         Claim(
             claim="requests that failed",
@@ -186,7 +187,7 @@ def claim(results: Results, bandwidth: dict[str, Any]) -> None:
                 versus=f"{bandwidth['gb_s']:.1f} GB/s read by {bandwidth['threads']} threads",
             )
         )
-    publish("serving", "make bench NAME=serving", claims)
+    publish("serving", command, claims)
 
 
 def at_level(results: Results, level: int) -> list[Claim]:
