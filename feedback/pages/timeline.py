@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-TOP, BOTTOM, LEFT, RIGHT, WIDTH = 22.0, 168.0, 52.0, 12.0, 560.0
+TOP, BOTTOM, LEFT, RIGHT, WIDTH = 22.0, 168.0, 52.0, 26.0, 540.0
 Point = tuple[str, datetime, float]  # version, when, how much
 
 
@@ -55,6 +55,6 @@ def timeline(
     )
     for place, version in enumerate(versions):
         own = [f"{across(when)} {up(value)}" for label, when, value in shown if label == version]
-        if own:  # a zero-length line with round ends is a dot: one point alone is seen
-            plot.lines.append((place, f"M{' L'.join(own)}{' h0.1' if len(own) == 1 else ''}"))
+        if own:  # one point alone is a short dash, so that it is seen
+            plot.lines.append((place, f"M{' L'.join(own)}{' h4' if len(own) == 1 else ''}"))
     return plot
