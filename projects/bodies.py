@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -107,14 +108,19 @@ class NDJSONParser(BaseParser):
 
 
 def read_lines(stream: IO[bytes], *, limit: int) -> Iterator[bytes | None]:
-    """The lines without their ends; None for one that is longer than `limit` bytes."""
+    """The lines without their ends; None for one that is longer than `limit` bytes.
+
+    Some editors and exports begin a file with a byte-order mark; it is no part of the first line.
+    """
+    mark = BOM_UTF8
     while line := stream.readline(limit + 1):
         if line.endswith(b"\n") or len(line) <= limit:
-            yield line.rstrip(b"\r\n")
+            yield line.rstrip(b"\r\n").removeprefix(mark)
         else:
             while line and not line.endswith(b"\n"):
                 line = stream.readline(limit)
             yield None
+        mark = b""
 
 
 def parse_json(raw: bytes) -> Any:

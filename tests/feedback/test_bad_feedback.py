@@ -93,6 +93,7 @@ WRONG: dict[str, Wrong] = {
     "kind as a list": (lambda a: {"kind": ["rating"]}, 422, "invalid_value", "kind"),
     "no kind": (lambda a: {}, 422, "invalid_value", "kind"),
     "a list": (lambda a: [rating(a[0])], 422, "invalid_value", None),
+    "a bare string": (lambda a: "rating", 422, "invalid_value", None),
     "null": (lambda a: None, 422, "invalid_value", "kind"),
     "unknown field": (lambda a: rating(a[0], rater="bob"), 422, "unknown_field", "rater"),
     "field of another kind": (lambda a: rating(a[0], text="x"), 422, "unknown_field", "text"),

@@ -83,6 +83,18 @@ def test_each_wrong_line_is_named_and_the_others_are_taken(cast: Cast):
     assert all(error["message"] for error in answer["errors"])
 
 
+def test_a_mark_before_the_first_line_and_mixed_ends_are_read(cast: Cast):
+    mark = b"\xef\xbb\xbf"
+    raw = mark + line("One?") + b"\r\n\r\n" + line("Two?") + b"\n" + mark + line("Three?") + b"\r\n{\n"
+    answer = send(cast, raw + line("Four?")).json()
+    assert answer["created"] == 3
+    # A mark in the middle is no beginning of a file.
+    assert [(one["line"], one["code"]) for one in answer["errors"]] == [
+        (4, "malformed_body"),
+        (5, "malformed_body"),
+    ]
+
+
 def test_only_the_first_hundred_errors_are_kept(cast: Cast):
     answer = send(cast, *[b"{"] * 250).json()
     assert (answer["failed"], len(answer["errors"])) == (250, 100)
