@@ -69,7 +69,8 @@ def main() -> int:
     command = "python -m bench.serving --quick" if quick else "make bench NAME=serving"
     if not quick and not VLLM.exists():
         print("installing vLLM's CPU build into var/vllm")
-        subprocess.run(["deploy/setup/vllm.sh"], cwd=ROOT, check=False)  # without it the others are measured
+        # Without it the others are measured.
+        subprocess.run(["bash", "deploy/setup/vllm.sh"], cwd=ROOT, check=False)
     results = Results()
     with ExitStack() as running:
         stack, key = running.enter_context(fresh_stack())
@@ -81,7 +82,10 @@ def main() -> int:
             DJANGO: Target(stack.url, key, SLUG),
         }
         if VLLM.exists():
-            targets[PEER] = running.enter_context(vllm(stack))
+            try:
+                targets[PEER] = running.enter_context(vllm(stack))
+            except RuntimeError as error:
+                print(f"vLLM is left out: {error}")
         bandwidth = asyncio.run(measure(results, targets, plain, quick))
     claim(command, results, bandwidth)
     return 0
