@@ -10,7 +10,9 @@ RUN := @deploy/setup/run
 STEP := @deploy/setup/step
 # A test that hangs ends the run instead of the patience; its stack is printed before (pyproject.toml).
 PYTEST := timeout --foreground --kill-after=10 600 python -m pytest
-FAST := not slow and not browser and not model
+UNIT := unit and not slow
+# Units need no backend: `make check` has run them.
+FAST := not unit and not slow and not browser and not model
 
 export MODEL ?= default
 
@@ -31,7 +33,7 @@ check: ## format, lint, types, import rules, unit tests: under a minute
 	$(STEP) "format" ruff format --check .
 	$(STEP) "lint" ruff check .
 	$(STEP) "import rules" lint-imports
-	$(STEP) "unit tests" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m unit
+	$(STEP) "unit tests" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m "$(UNIT)"
 	$(STEP) "types" mypy .
 
 test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser

@@ -49,6 +49,7 @@ def test_the_options_in_the_databases_url_are_kept(tmp_path):
     assert database["OPTIONS"]["pool"] == {"min_size": 1, "max_size": 4, "timeout": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", ["config.asgi", "config.wsgi"])
 @pytest.mark.parametrize(
     ("unsafe", "check"),

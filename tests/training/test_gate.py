@@ -123,6 +123,7 @@ def test_neither_the_order_nor_the_side_matters(wins, ties, losses, seed):
     assert mirrored.ci_low == pytest.approx(1 - result.ci_high, abs=0.03)
 
 
+@pytest.mark.slow
 def test_an_equal_candidate_is_promoted_rarely_and_a_better_one_mostly():
     """One-sided error of a 95 % interval is 2.5 %; 200 draws give it a standard error of 1.1 points."""
     dice = np.random.default_rng(11)
