@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asgiref.sync import SyncToAsync
 
 from tests import services
 
@@ -35,6 +36,7 @@ del os.environ["DJANGO_SETTINGS_MODULE"]
 
 from django.conf import settings as django_settings  # noqa: E402
 from django.contrib.auth.hashers import PBKDF2PasswordHasher  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from tests.processes import Process, engine_process, web_process  # noqa: E402
 
@@ -59,6 +61,13 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def fast_passwords() -> None:
     django_settings.PASSWORD_HASHERS = ["tests.conftest.OneRoundHasher", *django_settings.PASSWORD_HASHERS]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_keeps_a_connection() -> Iterator[None]:
+    """Under AsyncClient, Django's synchronous parts run in one thread of the process, which outlives them."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture(scope="session")

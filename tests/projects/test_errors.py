@@ -13,6 +13,7 @@ from django.test import Client
 
 from feedback.api import judgements
 from tests.cast import Cast, error_of
+from tests.services import free_port
 
 
 def test_an_unknown_address(cast: Cast):
@@ -93,16 +94,23 @@ def is_postgres() -> bool:
 
 @contextmanager
 def database_away() -> Iterator[None]:
-    """No connection is to be had: PostgreSQL's pool is empty, or another process holds SQLite's file."""
+    """No connection is to be had: nobody listens where PostgreSQL was, or another holds SQLite's file."""
     if is_postgres():
+        # Not the empty pool of this process: who else holds a connection, or gives one back meanwhile, would
+        # decide the test.
         connection.close()
-        pool: Any = connection.pool  # type: ignore[attr-defined]
-        held = [pool.getconn() for _ in range(pool.max_size)]
+        pools: Any = connection._connection_pools  # type: ignore[attr-defined]  # Django has no other way in
+        usual = pools.pop(connection.alias, None)
+        address, connection.settings_dict["PORT"] = connection.settings_dict["PORT"], str(free_port())
         try:
             yield
         finally:
-            for one in held:
-                pool.putconn(one)
+            connection.settings_dict["PORT"] = address
+            connection.close()
+            if (nowhere := pools.pop(connection.alias, None)) is not None:
+                nowhere.close()
+            if usual is not None:
+                pools[connection.alias] = usual
     else:
         other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
         with connection.cursor() as cursor:
