@@ -15,7 +15,7 @@ from demo.tastes import TASTES
 from tests import source
 from tests.source import ROOT
 from training.models import Run
-from training.recipes.config import DpoConfig
+from training.recipes.config import CONFIGS, TrainingConfig
 
 pytestmark = pytest.mark.unit
 
@@ -269,10 +269,15 @@ def test_everything_in_a_run_directory_is_there():
     same(first("Events"), source.run_events(), "events")
 
 
-def test_every_hyperparameter_is_there_with_its_default():
-    documented = {spans(row[0])[0]: row[1] for row in rows("Hyperparameters of dpo")}
-    same(set(documented), {one.name for one in fields(DpoConfig)}, "hyperparameters")
-    for one in fields(DpoConfig):
+@pytest.mark.parametrize("method", CONFIGS)
+def test_every_hyperparameter_is_there_with_its_default(method: str):
+    config = CONFIGS[method]
+    tables = ["Hyperparameters of every method"]
+    tables += ["Hyperparameters of every training"] * issubclass(config, TrainingConfig)
+    tables += [f"Hyperparameters of {method}"]
+    documented = {spans(row[0])[0]: row[1] for table in tables for row in rows(table)}
+    same(set(documented), {one.name for one in fields(config)}, f"hyperparameters of {method}")
+    for one in fields(config):
         if one.default is not MISSING:
             assert documented[one.name] == cell(source.as_text(one.default)), one.name
 

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from training.recipes.config import DpoConfig
+from training.recipes.config import Config, TrainingConfig
 
-# Fewer than this and one step sees everything; the loss moves, the model learns the pairs and no taste.
-FEWEST_PAIRS = 16
+# Where rows of a kind are missing, what a person may look at.
+HINTS = {
+    "pairs": "Collect more, or check the filters: ties, all-bad votes and gate prompts make no pairs.",
+    "answers": "Collect more corrections, or take in chosen answers as well.",
+}
 
 
-def preflight(config: DpoConfig, counts: dict[str, int], lengths: Sequence[int] | None = None) -> list[str]:
+def preflight(config: Config, counts: Mapping[str, int], lengths: Sequence[int] | None = None) -> list[str]:
     """Sentences that say what to mend; empty when the run may start.
 
-    `counts` are rows by part ({"train": 130, "heldout": 20}); `lengths` are tokens of prompt and longer
-    answer together, one a training pair, when they are known.
+    `counts` are rows by part ({"train": 130, "heldout": 20}), and more where the method asks for it.
+    `lengths` are tokens, one a training row (of a pair its prompt and longer answer), when they are known.
     """
     found = config.problems()
-    pairs = counts.get("train", 0)
-    if pairs < FEWEST_PAIRS:
-        found.append(
-            f"DPO needs at least {FEWEST_PAIRS} pairs to learn anything, got {pairs}. Collect more, "
-            "or check the filters: ties, all-bad votes and gate prompts make no pairs."
-        )
-    elif config.batch_size > pairs:
-        found.append(
-            f"batch_size is {config.batch_size} and there are {pairs} pairs: the whole run would be "
-            f"{config.epochs} step(s). Set batch_size to {max(1, pairs // 8)} or less."
-        )
+    found += _rows(config, counts.get("train", 0))
     if lengths:
-        cut = sum(length > config.max_length for length in lengths)
-        if cut == len(lengths):
-            found.append(
-                f"Every pair is longer than max_length {config.max_length} (the shortest has {min(lengths)} "
-                "tokens), so every answer would be cut. Raise max_length."
-            )
-        elif cut > len(lengths) / 2:
-            found.append(
-                f"{cut} of {len(lengths)} pairs are longer than max_length {config.max_length} and would be "
-                f"cut. Raise max_length to {max(lengths)}, or filter long answers."
-            )
+        found += _lengths(config, lengths)
     return found
+
+
+def _rows(config: Config, rows: int) -> list[str]:
+    unit = config.unit
+    if rows < config.fewest:
+        hint = HINTS.get(unit, "Collect more, or check the filters.")
+        return [f"{config.title} needs at least {config.fewest} {unit} to learn anything, got {rows}. {hint}"]
+    if isinstance(config, TrainingConfig) and config.batch_size > rows:
+        return [
+            f"batch_size is {config.batch_size} and there are {rows} {unit}: the whole run would be "
+            f"{config.epochs} step(s). Set batch_size to {max(1, rows // 8)} or less."
+        ]
+    return []
+
+
+def _lengths(config: Config, lengths: Sequence[int]) -> list[str]:
+    one = config.unit.removesuffix("s")
+    cut = sum(length > config.max_length for length in lengths)
+    if cut == len(lengths):
+        return [
+            f"Every {one} is longer than max_length {config.max_length} (the shortest has {min(lengths)} "
+            "tokens), so every answer would be cut. Raise max_length."
+        ]
+    if cut > len(lengths) / 2:
+        return [
+            f"{cut} of {len(lengths)} {config.unit} are longer than max_length {config.max_length} and would "
+            f"be cut. Raise max_length to {max(lengths)}, or filter long answers."
+        ]
+    return []

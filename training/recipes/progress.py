@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inference.artifact import write_atomically
 from training.recipes.accounting import Compute
-from training.recipes.rundir import Diverged, Run
+from training.recipes.meter import Meter
+from training.recipes.rundir import Diverged, Interrupted, Run, is_main
 
 COMPLETE = "complete.json"  # written last into a checkpoint, with the account so far
 # TRL's names of what people look at, and ours.
@@ -26,21 +28,18 @@ METRICS = {
     "rewards/chosen": "reward_chosen",
     "rewards/rejected": "reward_rejected",
     "entropy": "entropy",
+    "mean_token_accuracy": "token_accuracy",
 }
 
 
 class Progress(TrainerCallback):
-    """Writes events, marks checkpoints complete, stops on SIGTERM, and refuses to train on after a NaN.
+    """Writes events, marks checkpoints complete, stops on SIGTERM, and refuses to train on after a NaN."""
 
-    `references_per_step`: whether each step also reads its tokens once by the reference.
-    """
-
-    def __init__(self, run: Run, compute: Compute, *, references_per_step: bool) -> None:
+    def __init__(self, run: Run, compute: Compute, meter: Meter) -> None:
         self._run = run
         self._compute = compute
-        self._references_per_step = references_per_step
-        self._counted = 0  # training tokens that TRL reported in this attempt
-        self._first_step = 0
+        self._meter = meter
+        self._first_step = self._first_tokens = 0
         self._began = time.monotonic()
         self.last_metrics: dict[str, float] = {}
 
@@ -48,6 +47,7 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._first_step, self._began = state.global_step, time.monotonic()
+        self._first_tokens = self._compute.tokens["train"]
         self._run.emit("started", step=state.global_step, total=state.max_steps)
 
     def on_log(
@@ -58,20 +58,18 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        if not logs or "loss" not in logs:
+        said = {ours: (logs or {}).get(theirs) for theirs, ours in METRICS.items()}
+        metrics = {name: float(value) for name, value in said.items() if value is not None}
+        if "loss" not in metrics:
             return  # the summary at the end
-        metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if theirs in logs}
         for name in ("loss", "grad_norm"):
             if not math.isfinite(metrics.get(name, 0.0)):
                 raise Diverged(
                     f"{name} is {metrics[name]} at step {state.global_step} of {state.max_steps}. "
                     "Lower learning_rate, or raise warmup_ratio or beta."
                 )
-        seen = int(logs["num_tokens"])  # both sides, without padding, since this attempt began
-        self._compute.tokens["train"] += seen - self._counted
-        if self._references_per_step:
-            self._compute.tokens["reference"] += seen - self._counted
-        self._counted = seen
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._meter.flush()
         seconds = time.monotonic() - self._began
         done = state.global_step - self._first_step
         self.last_metrics = metrics
@@ -81,26 +79,48 @@ class Progress(TrainerCallback):
             total=state.max_steps,
             metrics=metrics,
             tokens=self._compute.tokens,
-            tokens_per_second=round(seen / seconds, 1),
+            tokens_per_second=round((self._compute.tokens["train"] - self._first_tokens) / seconds, 1),
             seconds_left=round(seconds / done * (state.max_steps - state.global_step), 1),
         )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._run.stop.is_set():
+        if _any_process(self._run.stop.is_set()):
+            self._run.stop.set()
             control.should_save = True
             control.should_training_stop = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._meter.flush()
         checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
         account = {"tokens": self._compute.tokens, "device_seconds": self._compute.device_seconds()}
-        write_atomically(checkpoint / COMPLETE, json.dumps(account).encode())
+        if is_main():
+            write_atomically(checkpoint / COMPLETE, json.dumps(account).encode())
         self._run.emit(
             "checkpoint", step=state.global_step, total=state.max_steps, path=f"checkpoints/{checkpoint.name}"
         )
+
+
+def run_trainer(run: Run, trainer: Any, compute: Compute, meter: Meter) -> dict[str, float]:
+    """Train to the end, from the last whole checkpoint where there is one. The last step's metrics.
+
+    Raises Interrupted when SIGTERM came: then a checkpoint holds what was done.
+    """
+    checkpoint, account = last_complete(run.checkpoints)
+    if checkpoint is not None:
+        compute.resume(account)
+    progress = Progress(run, compute, meter)
+    trainer.add_callback(progress)
+    run.in_training = True
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    run.in_training = False
+    if run.stop.is_set():
+        step, steps = trainer.state.global_step, trainer.state.max_steps
+        raise Interrupted(f"stopped by SIGTERM at step {step} of {steps}; the next start goes on from there")
+    return {f"train_{name}": value for name, value in progress.last_metrics.items()}
 
 
 def last_complete(checkpoints: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -109,10 +129,21 @@ def last_complete(checkpoints: Path) -> tuple[Path | None, dict[str, Any]]:
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():
             whole.append(folder)
-        else:
+        elif is_main():
             shutil.rmtree(folder)
     if not whole:
         return None, {}
     newest = max(whole, key=lambda folder: int(folder.name.rsplit("-", 1)[1]))
     account: dict[str, Any] = json.loads((newest / COMPLETE).read_bytes())
     return newest, account
+
+
+def _any_process(value: bool) -> bool:
+    """Whether it is true in any process of the run. Processes must stop at the same step."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    flag = torch.tensor(float(value))
+    if torch.distributed.get_backend() != "gloo":
+        flag = flag.cuda()
+    torch.distributed.all_reduce(flag)
+    return bool(flag.item() > 0)

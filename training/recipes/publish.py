@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from inference.artifact import read_manifest, verify, write_atomically, write_manifest
-from training.recipes.rundir import Run, RunFailure
+from inference.artifact import digest_of, read_manifest, verify, write_atomically, write_manifest
+from training.recipes.accounting import Compute
+from training.recipes.config import TrainingConfig
+from training.recipes.device import Device
+from training.recipes.rundir import Run, RunFailure, is_main
 
 PUBLISHED = {"adapter_model.safetensors", "adapter_config.json", "README.md"}
+PROBE_TOKENS = 256
 
 
 class Unfit(RunFailure):
@@ -22,13 +26,40 @@ class Unfit(RunFailure):
     cause, code = "unfit", 70
 
 
-def publish_adapter(
-    run: Run, model: Any, prompt_ids: list[int], *, card: str, facts: dict[str, Any]
-) -> dict[str, Any]:
-    """Write `artifact/` from a PEFT model and return its manifest.
+def publish(
+    run: Run,
+    model: Any,
+    config: TrainingConfig,
+    device: Device,
+    compute: Compute,
+    *,
+    probe_ids: list[int],
+    rows: int,
+    metrics: dict[str, float],
+    kind: str = "adapter",
+    lineage: dict[str, Any] | None = None,
+) -> None:
+    """Write `artifact/` from a PEFT model, and the last event.
 
-    `prompt_ids` (T,) is a prompt for the probe. Raises Unfit when the probe fails; then nothing is published.
+    `probe_ids` (T,) is a text of the dataset; `kind` is adapter or reward. Raises Unfit when the probe fails;
+    then nothing is published. Of several processes the first one publishes.
     """
+    if not is_main():
+        return
+    costs = compute.facts(device.peak_memory())
+    facts = {
+        "method": run.spec.method,
+        "run": run.spec.run,
+        "run_id": run.spec.id,
+        "dataset": run.spec.dataset_digest,
+        "config": config.to_dict(),
+        "config_digest": digest_of(config.to_dict()),
+        "seed": run.spec.seed,
+        config.unit: rows,
+        "metrics": metrics,
+        "compute": costs,
+        **(lineage or {}),
+    }
     partial = run.folder / "artifact.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial, safe_serialization=True)
@@ -38,13 +69,22 @@ def publish_adapter(
         else:
             path.chmod(0o644)  # safetensors writes for its owner alone; the engine may be another user
     _settle_config(partial / "adapter_config.json", run.spec.base_path.name)
-    write_atomically(partial / "README.md", card.encode())
-    _probe(model, partial, prompt_ids)
-    manifest = write_manifest(partial, kind="adapter", base=run.spec.base_digest, **facts)
+    write_atomically(partial / "README.md", _card(run, config, rows, metrics, kind).encode())
+    _probe(model, partial, probe_ids[:PROBE_TOKENS], device)
+    manifest = write_manifest(partial, kind=kind, base=run.spec.base_digest, **facts)
     verify(partial, expected_digest=manifest["digest"], servable=True)
     shutil.rmtree(run.artifact, ignore_errors=True)
     partial.rename(run.artifact)
-    return read_manifest(run.artifact)
+    steps = config.steps(rows, compute.processes)
+    run.emit(
+        "finished",
+        step=steps,
+        total=steps,
+        metrics=metrics,
+        tokens=costs["tokens"],
+        compute=costs,
+        digest=read_manifest(run.artifact)["digest"],
+    )
 
 
 def update_sizes(model: Any) -> dict[str, float]:
@@ -72,12 +112,15 @@ def update_sizes(model: Any) -> dict[str, float]:
     }
 
 
-def _probe(model: Any, saved: Path, prompt_ids: list[int]) -> None:
-    """The adapter on disk changes the logits, holds no NaN, and answers like the one that was trained."""
+def _probe(model: Any, saved: Path, probe_ids: list[int], device: Device) -> None:
+    """The adapter on disk changes the logits, holds no NaN, and answers like the one that was trained.
+
+    Of a reward model the logits are the score of the text, and its head is loaded with the rest.
+    """
     for name, tensor in load_file(saved / "adapter_model.safetensors").items():
         if not torch.isfinite(tensor).all():
             raise Unfit(f"{name} holds a value that is no number")
-    ids = torch.tensor([prompt_ids], device=model.device)  # (1, T)
+    ids = torch.tensor([probe_ids], device=model.device)  # (1, T)
     model.eval()
     with torch.no_grad():
         trained = model(input_ids=ids).logits.float()
@@ -103,5 +146,38 @@ def _settle_config(config: Path, base_name: str) -> None:
     """
     values = json.loads(config.read_text())
     values["base_model_name_or_path"] = base_name
-    values["target_modules"] = sorted(values["target_modules"])
+    for name in ("target_modules", "modules_to_save"):
+        if values.get(name):
+            values[name] = sorted(values[name])
     write_atomically(config, json.dumps(values, indent=2, sort_keys=True).encode())
+
+
+def _card(run: Run, config: TrainingConfig, rows: int, metrics: dict[str, float], kind: str) -> str:
+    """README.md of the adapter: what it is and where it comes from. Stands alone, names no machine."""
+    what = "A reward model: a LoRA adapter with a score head" if kind == "reward" else "A LoRA adapter"
+    read = [f"- read {role} version `{given.digest}`" for role, given in sorted(run.spec.versions.items())]
+    lines = [
+        "---",
+        "library_name: peft",
+        f"base_model: {run.spec.base_path.name}",
+        f"tags: [lora, {run.spec.method}]",
+        "---",
+        f"# {run.spec.run}",
+        "",
+        f"{what} on `{run.spec.base_path.name}`, trained with {config.title}.",
+        (config.__doc__ or "").strip(),
+        "",
+        f"- base `{run.spec.base_digest}`",
+        f"- dataset `{run.spec.dataset_digest}`, {rows} {config.unit}",
+        *read,
+        f"- run `{run.spec.id}`, seed {run.spec.seed}",
+        "",
+        "| hyperparameter | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in config.to_dict().items()),
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.6g} |" for name, value in metrics.items()),
+    ]
+    return "\n".join(lines) + "\n"

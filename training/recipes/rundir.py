@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +86,14 @@ class Interrupted(RunFailure):
 
 
 @dataclass(frozen=True)
+class Given:
+    """A version that a run reads: its folder and digest."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True)
 class Spec:
     """run.json, checked."""
 
@@ -98,6 +107,7 @@ class Spec:
     seed: int
     device: str  # auto, cpu or cuda
     threads: int  # 0: as many as the machine has
+    versions: dict[str, Given] = field(default_factory=dict)  # by role: reward, adapter
 
 
 @dataclass
@@ -122,8 +132,22 @@ class Run:
         return self.folder / "artifact"
 
     def emit(self, event: str, **facts: Any) -> None:
-        """Append one event. A line that a killed process left half written is closed first."""
-        write_event(self.folder, event, **facts)
+        """Append one event; of several processes only the first one tells.
+
+        A line that a killed process left half written is closed first.
+        """
+        if is_main():
+            write_event(self.folder, event, **facts)
+
+
+def is_main() -> bool:
+    """Whether this is the first process of the run, or the only one. `accelerate launch` numbers them."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def write_event(folder: Path, event: str, **facts: Any) -> None:
@@ -156,6 +180,10 @@ def read_spec(folder: Path, method: str) -> Spec:
             seed=_want(raw, "seed", int),
             device=_want(raw["resources"], "device", str),
             threads=_want(raw["resources"], "threads", int),
+            versions={
+                role: Given(Path(_want(given, "path", str)), _want(given, "digest", str))
+                for role, given in raw.get("versions", {}).items()
+            },
         )
     except (KeyError, TypeError) as error:
         raise BadRun(f"run.json lacks {error} or has it in the wrong form") from error
@@ -174,7 +202,7 @@ def run_recipe(folder: Path, method: str, recipe: Callable[[Run], None]) -> int:
     try:
         if (folder / "artifact").is_dir() and _is_published(folder):
             return 0
-        with Heartbeat(folder):
+        with Heartbeat(folder) if is_main() else nullcontext():
             run = Run(folder, read_spec(folder, method))
             _checkpoint_on_sigterm(run)
             recipe(run)
@@ -229,7 +257,7 @@ def _checkpoint_on_sigterm(run: Run) -> None:
 
 def _is_published(folder: Path) -> bool:
     try:
-        verify(folder / "artifact", servable=True)
+        verify(folder / "artifact")
     except ArtifactError:
         return False
     return True
@@ -252,10 +280,23 @@ def _as_failure(error: Exception) -> RunFailure:
 
 
 def _tell(folder: Path, failure: RunFailure) -> None:
+    """The last event of a run. Where one of several processes fails, the others are ended by its launcher:
+
+    the first failure is the one that counts, so an interruption is not told behind it.
+    """
+    if isinstance(failure, Interrupted) and processes() > 1 and (not is_main() or _has_failed(folder)):
+        return
     try:
         write_event(folder, "failed", cause=failure.cause, message=str(failure))
     except OSError as error:
         print(f"events.jsonl cannot be written: {error}", file=sys.stderr)
+
+
+def _has_failed(folder: Path) -> bool:
+    """Whether the last event is a failure."""
+    path = folder / "events.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    return bool(lines) and b'"event": "failed"' in lines[-1]
 
 
 def _want(raw: Any, name: str, kind: type) -> Any:

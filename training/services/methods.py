@@ -8,7 +8,7 @@ from typing import Any
 
 from projects.errors import Invalid
 from training.models import Dataset
-from training.recipes.config import ConfigError, DpoConfig
+from training.recipes.config import Config, ConfigError, DpoConfig
 from training.recipes.preflight import preflight
 
 
@@ -19,7 +19,7 @@ class Method:
     name: str
     module: str
     dataset_format: str
-    config: type[DpoConfig]
+    config: type[Config]
     preflight: Callable[[Any, dict[str, int]], list[str]]
 
 
@@ -44,7 +44,7 @@ def find_method(name: str) -> Method:
         ) from None
 
 
-def fill_config(method: Method, values: dict[str, Any] | None) -> DpoConfig:
+def fill_config(method: Method, values: dict[str, Any] | None) -> Config:
     """The hyperparameters, every default written out. Raises Invalid for unknown or wrong ones."""
     try:
         return method.config.from_dict(values or {}, partial=True)
@@ -52,7 +52,7 @@ def fill_config(method: Method, values: dict[str, Any] | None) -> DpoConfig:
         raise Invalid(str(error), param="config") from error
 
 
-def check_preflight(method: Method, config: DpoConfig, *, train: int, heldout: int) -> None:
+def check_preflight(method: Method, config: Config, *, train: int, heldout: int) -> None:
     """Raises PreflightFailed with every problem in its message."""
     problems = method.preflight(config, {"train": train, "heldout": heldout})
     if problems:

@@ -1,17 +1,21 @@
-"""Run directories for the recipes' tests: a tiny model, and pairs with a taste that can be learned."""
+"""Run directories for the recipes' tests: a tiny model, and data with a taste that can be learned."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
+import signal
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from inference.artifact import read_manifest, write_manifest
-from training.recipes.config import DpoConfig
+from inference.artifact import read_manifest, verify, write_manifest
+from training.recipes.config import CONFIGS
+from training.recipes.rundir import run_recipe
 
 # What the raters of these tests like and dislike; which words come, and how many, is chance.
 LIKED = ["Paris", "egg", "water", "blue", "light", "short", "waves"]
@@ -19,18 +23,23 @@ DISLIKED = ["minutes", "system", "neighbour", "assistant", "thank", "while", "bo
 CONFIG: dict[str, Any] = {"batch_size": 8, "learning_rate": 5e-3, "warmup_ratio": 0.0, "max_length": 128}
 
 
+def words(dice: random.Random, of: list[str]) -> list[dict[str, str]]:
+    """An answer of four to nine of these words."""
+    return [{"role": "assistant", "content": " ".join(dice.choices(of, k=dice.randint(4, 9))) + "."}]
+
+
+def prompt(dice: random.Random, number: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"What is the {dice.choice(LIKED)} of {number}?"}]
+
+
 def pairs(count: int, seed: int) -> list[dict[str, Any]]:
     """So many rows as the compiler writes them."""
     dice = random.Random(seed)
-
-    def words(of: list[str]) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": " ".join(dice.choices(of, k=dice.randint(4, 9))) + "."}]
-
     return [
         {
-            "prompt": [{"role": "user", "content": f"What is the {dice.choice(LIKED)} of {number}?"}],
-            "chosen": words(LIKED),
-            "rejected": words(DISLIKED),
+            "prompt": prompt(dice, number),
+            "chosen": words(dice, LIKED),
+            "rejected": words(dice, DISLIKED),
             "prompt_id": f"p{number}",
             "feedback_ids": [f"f{number}"],
         }
@@ -38,33 +47,66 @@ def pairs(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def answers(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the format sft: what people would have written."""
+    return [
+        {"prompt": row["prompt"], "completion": row["chosen"], "feedback_ids": row["feedback_ids"]}
+        for row in pairs(count, seed)
+    ]
+
+
 def build_run(
     folder: Path,
     base: Path,
     *,
+    method: str = "dpo",
     train: list[dict[str, Any]] | None = None,
     heldout: list[dict[str, Any]] | None = None,
     config: dict[str, Any] | None = None,
+    versions: dict[str, Path] | None = None,
 ) -> Path:
-    """A run directory as the supervisor would make it."""
+    """A run directory as the supervisor would make it. `versions` are folders of artifacts, by role."""
     dataset = folder / "dataset"
     dataset.mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(train or pairs(48, seed=1)), dataset / "train-00000.parquet")
     if heldout:
         pq.write_table(pa.Table.from_pylist(heldout), dataset / "heldout-00000.parquet")
     manifest = write_manifest(dataset, kind="dataset")
+    kind = CONFIGS[method]
+    known = {one.name for one in fields(kind)}
+    shared = {name: value for name, value in CONFIG.items() if name in known}
     spec = {
         "run": "demo/3",
         "id": "0199f0a0-0000-7000-8000-000000000003",
-        "method": "dpo",
+        "method": method,
         "base": {"path": str(base), "digest": read_manifest(base)["digest"]},
         "dataset": {"digest": manifest["digest"]},
-        "config": {**DpoConfig().to_dict(), **CONFIG, **(config or {})},
+        "config": {**kind().to_dict(), **shared, **(config or {})},
         "seed": 0,
         "resources": {"device": "cpu", "threads": 1},
+        "versions": {
+            role: {"path": str(path), "digest": read_manifest(path)["digest"]}
+            for role, path in (versions or {}).items()
+        },
     }
     (folder / "run.json").write_text(json.dumps(spec))
     return folder
+
+
+def run(folder: Path, method: str = "dpo") -> int:
+    """The recipe in this process; a shell's signal handling is put back."""
+    recipe = importlib.import_module(f"training.recipes.{method}").train
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return run_recipe(folder, method, recipe)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def finish(folder: Path, method: str) -> dict[str, Any]:
+    """Run it to its end and return the manifest of what it made."""
+    assert run(folder, method) == 0, events(folder)[-1]
+    return verify(folder / "artifact")
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -14,17 +14,9 @@ from pathlib import Path
 import pytest
 
 from inference.artifact import verify, write_manifest
-from tests.tiny import build_tiny_model
-from tests.training.recipes.runs import build_run, events, pairs
-from training.recipes.dpo import train
-from training.recipes.rundir import run_recipe
+from tests.training.recipes.runs import build_run, events, pairs, run
 
 pytestmark = pytest.mark.model
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return build_tiny_model(tmp_path_factory.mktemp("base") / "tiny-base")
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +25,6 @@ def finished(tmp_path_factory, base):
     folder = build_run(tmp_path_factory.mktemp("run") / "r", base, heldout=pairs(20, seed=2))
     assert run(folder) == 0
     return folder
-
-
-def run(folder: Path) -> int:
-    """The recipe in this process; a shell's signal handling is put back."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        return run_recipe(folder, "dpo", train)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_learnable_taste_is_learned(finished):
@@ -234,17 +217,18 @@ def test_only_the_last_layers_are_trained_when_asked(tmp_path, base):
 def test_a_cut_answer_is_not_taught_an_end(base):
     from transformers import AutoTokenizer
 
-    from training.recipes.pairs import EndAwareCollator, tokenize
+    from training.recipes.pairs import ANSWERS, EndAwareCollator
+    from training.recipes.rows import tokenize
 
     tokenizer = AutoTokenizer.from_pretrained(base)
     end = tokenizer.eos_token_id
     rows = [{**row, "chosen_ended": True, "rejected_ended": False} for row in pairs(2, seed=1)]
-    rows = tokenize(rows, tokenizer, {end})
+    rows = tokenize(rows, tokenizer, {end}, ANSWERS)
     assert all(row["chosen_ids"][-1] == end and end not in row["rejected_ids"] for row in rows)
     # TRL tokenises by itself and adds the end and a line break; the collator takes both back.
     as_trl = [
         {**row, **{f"{side}_ids": [*row[f"{side}_ids"], end, 10] for side in ("chosen", "rejected")}}
-        for row in tokenize([{**row, "chosen_ended": False} for row in rows], tokenizer, {end})
+        for row in tokenize([{**row, "chosen_ended": False} for row in rows], tokenizer, {end}, ANSWERS)
     ]
     for row in as_trl:
         row["chosen_ended"] = True

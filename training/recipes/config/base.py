@@ -1,7 +1,4 @@
-"""The hyperparameters of the recipes, every default written out. Imports no torch: Django reads it too.
-
-A run's `run.json` holds all of them, never a part: a default that changes here changes no run of yesterday.
-"""
+"""What the hyperparameters of all methods share: how they are read and judged, and the LoRA."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ import math
 import types
 import typing
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "robust", "apo_zero", "apo_down", "sigmoid_norm", "discopop")
 PRECISIONS = ("bf16", "fp32")
 SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -23,44 +19,20 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DpoConfig:
-    """Direct Preference Optimisation with a LoRA adapter (Rafailov et al. 2023, arXiv:2305.18290, eq. 7)."""
+class Config:
+    """The hyperparameters of one method."""
 
-    # What is minimised. Higher beta is a stronger pull (KL) towards the base.
-    loss_type: str = "sigmoid"
-    beta: float = 0.1
-    # Weight of the chosen answers' own likelihood (mean nats a token) beside the loss: it keeps answers whole
-    # where DPO alone makes both sides unlikely (RPO, Pang et al. 2024, arXiv:2404.19733, eq. 2).
-    sft_weight: float = 0.0
-    label_smoothing: float = 0.0  # only `robust` reads it: the probability that a label is flipped
-    # What is trained: LoRA, update = (lora_alpha / lora_r) * B A on each target module.
-    lora_r: int = 16
-    lora_alpha: int = 32
-    lora_dropout: float = 0.0
-    target_modules: list[str] = field(default_factory=lambda: list(ALL_LINEAR))
-    last_layers: int = 0  # train only the last k layers; 0 is all. The backward pass ends where they begin
-    # How. The learning rate is for LoRA on a model of some hundred million weights; larger models take less.
-    learning_rate: float = 1e-4
-    lr_schedule: str = "linear"
-    warmup_ratio: float = 0.1  # share of all steps
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    epochs: int = 1
-    max_steps: int = 0  # stop after so many, on pairs drawn at random; 0: all epochs to their end
-    batch_size: int = 8  # pairs in one forward pass
-    gradient_accumulation: int = 1  # forward passes in one step
-    # Lengths, tokens of prompt and answer together. Longer ones are cut at the end.
-    max_length: int = 1024
-    group_by_length: bool = True  # pairs of like length share a batch, so that little padding is computed
-    # Speed and memory.
+    title: ClassVar[str]  # what people call the method
+    unit: ClassVar[str]  # what a row of its dataset is, in the plural
+    fewest: ClassVar[int] = 1  # rows; below it the run would learn or say nothing
+
     precision: str = "bf16"  # bf16: base weights and products in bf16, adapter and optimiser in fp32
-    precompute_reference: bool = False  # pays from the second epoch on
-    gradient_checkpointing: bool = False  # a second forward pass in exchange for memory
-    # A checkpoint each so many steps; 0: four in a run. SIGTERM always writes one.
-    save_steps: int = 0
+    batch_size: int = 8  # rows in one forward pass
+    # Tokens of prompt and answer together. Longer ones are cut at the end.
+    max_length: int = 1024
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], *, partial: bool = False) -> DpoConfig:
+    def from_dict(cls, values: dict[str, Any], *, partial: bool = False) -> Self:
         """The config that `values` spell. Raises ConfigError for unknown names, missing ones and wrong types.
 
         With `partial`, what is missing takes its default: for people and policies, never for a run.json.
@@ -68,7 +40,7 @@ class DpoConfig:
         known = {f.name for f in fields(cls)}
         for name in values:
             if name not in known:
-                raise ConfigError(f"{name} is no hyperparameter of DPO.{_did_you_mean(name, known)}")
+                raise ConfigError(f"{name} is no hyperparameter of {cls.title}.{_did_you_mean(name, known)}")
         missing = sorted(known - values.keys())
         if missing and not partial:
             raise ConfigError(f"run.json must write out every hyperparameter; missing: {', '.join(missing)}")
@@ -82,17 +54,51 @@ class DpoConfig:
     def problems(self) -> list[str]:
         """What is out of range, a sentence each. Empty when the config can run."""
         found: list[str] = []
+        self._check(found, "precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        self._check(found, "batch_size", 1 <= self.batch_size <= 1024, "in [1, 1024]")
+        self._check(found, "max_length", 16 <= self.max_length <= 131072, "in [16, 131072]")
+        return found
+
+    def steps(self, rows: int, processes: int = 1) -> int:
+        """Events of progress in a run over so many rows."""
+        return math.ceil(rows / (self.batch_size * processes))
+
+    def _check(self, found: list[str], name: str, holds: bool, rule: str, hint: str = "") -> None:
+        if not holds:
+            found.append(f"{name} must be {rule}, got {getattr(self, name)}.{hint and ' ' + hint}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """What every method that trains a LoRA adapter reads."""
+
+    fewest: ClassVar[int] = 16  # fewer, and one step sees everything: the rows are learned, and no taste
+
+    # What is trained: LoRA, update = (lora_alpha / lora_r) * B A on each target module.
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: list[str] = field(default_factory=lambda: list(ALL_LINEAR))
+    last_layers: int = 0  # train only the last k layers; 0 is all. The backward pass ends where they begin
+    # How. The learning rate is for LoRA on a model of some hundred million weights; larger models take less.
+    learning_rate: float = 1e-4
+    lr_schedule: str = "linear"
+    warmup_ratio: float = 0.1  # share of all steps
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    epochs: int = 1
+    max_steps: int = 0  # stop after so many, on rows drawn at random; 0: all epochs to their end
+    gradient_accumulation: int = 1  # forward passes in one step
+    gradient_checkpointing: bool = False  # a second forward pass in exchange for memory
+    # A checkpoint each so many steps; 0: four in a run. SIGTERM always writes one.
+    save_steps: int = 0
+
+    def problems(self) -> list[str]:
+        found = super().problems()
 
         def check(name: str, holds: bool, rule: str, hint: str = "") -> None:
-            if not holds:
-                found.append(f"{name} must be {rule}, got {getattr(self, name)}.{hint and ' ' + hint}")
+            self._check(found, name, holds, rule, hint)
 
-        check("loss_type", self.loss_type in LOSS_TYPES, f"one of {', '.join(LOSS_TYPES)}")
-        check("beta", 0 < self.beta <= 10, "in (0, 10]", "0.1 is usual; higher stays closer to the base.")
-        check("sft_weight", 0 <= self.sft_weight <= 10, "in [0, 10]", "0.1 to 1 is usual.")
-        check("label_smoothing", 0 <= self.label_smoothing < 0.5, "in [0, 0.5)")
-        if self.label_smoothing and self.loss_type != "robust":
-            found.append("label_smoothing is read by loss_type robust only. Choose robust or set it to 0.")
         check("lora_r", 1 <= self.lora_r <= 256, "in [1, 256]")
         check("lora_alpha", self.lora_alpha >= 1, "at least 1", "Twice lora_r is usual.")
         check("lora_dropout", 0 <= self.lora_dropout < 1, "in [0, 1)")
@@ -106,16 +112,13 @@ class DpoConfig:
         check("max_grad_norm", self.max_grad_norm > 0, "above 0")
         check("epochs", 1 <= self.epochs <= 100, "in [1, 100]")
         check("max_steps", self.max_steps >= 0, "0 (no limit) or more")
-        check("batch_size", 1 <= self.batch_size <= 1024, "in [1, 1024]")
         check("gradient_accumulation", 1 <= self.gradient_accumulation <= 1024, "in [1, 1024]")
-        check("max_length", 16 <= self.max_length <= 131072, "in [16, 131072]")
-        check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
         check("save_steps", self.save_steps >= 0, "0 (four in a run) or more")
         return found
 
-    def steps(self, pairs: int) -> int:
-        """Optimiser steps for so many training pairs; the last batch and the last step may be smaller."""
-        batches = math.ceil(pairs / self.batch_size)
+    def steps(self, rows: int, processes: int = 1) -> int:
+        """Optimiser steps for so many training rows; the last batch and the last step may be smaller."""
+        batches = math.ceil(rows / (self.batch_size * processes))
         steps = self.epochs * math.ceil(batches / self.gradient_accumulation)
         return min(steps, self.max_steps) if self.max_steps else steps
 

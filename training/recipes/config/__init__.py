@@ -1,0 +1,15 @@
+"""The hyperparameters of the recipes, every default written out. Imports no torch: Django reads it too.
+
+A run's `run.json` holds all of them, never a part: a default that changes here changes no run of yesterday.
+"""
+
+from training.recipes.config.base import Config, ConfigError, TrainingConfig
+from training.recipes.config.dpo import DpoConfig
+from training.recipes.config.sft import SftConfig
+
+CONFIGS: dict[str, type[Config]] = {
+    "dpo": DpoConfig,
+    "sft": SftConfig,
+}
+
+__all__ = ["CONFIGS", "Config", "ConfigError", "DpoConfig", "SftConfig", "TrainingConfig"]

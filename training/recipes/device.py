@@ -1,0 +1,136 @@
+"""Where a run computes, and how its base model is loaded. All recipes begin here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import torch
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from training.recipes.accounting import peak_host_memory
+from training.recipes.config import Config, TrainingConfig
+from training.recipes.rundir import BadBase, BadRun, Run, keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device of this process and what is computed on it."""
+
+    use_cpu: bool
+    bf16: bool
+
+    @property
+    def name(self) -> str:
+        return "cpu" if self.use_cpu else "cuda"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the frozen weights. PEFT keeps adapters in fp32: steps of 1e-3 and less vanish in bf16."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """Products in bf16 where the config says so; the trainers do the same."""
+        return torch.autocast(self.name, torch.bfloat16, enabled=self.bf16)
+
+    def peak_memory(self) -> int:
+        """Bytes: of the GPU where there is one, else of the process."""
+        return peak_host_memory() if self.use_cpu else int(torch.cuda.max_memory_allocated())
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The base's tokenizer with what the recipes ask of it."""
+
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]  # end an answer
+    pad_id: int  # fills batches; never an end, so that a model that looks for the last token finds it
+
+
+def open_device(run: Run, config: Config) -> Device:
+    """Seed everything, be quiet, and take the device that run.json asks for."""
+    datasets.disable_progress_bars()
+    disable_progress_bar()
+    set_seed(run.spec.seed)
+    if run.spec.threads:
+        torch.set_num_threads(run.spec.threads)
+    use_cpu = run.spec.device == "cpu" or (run.spec.device == "auto" and not torch.cuda.is_available())
+    if use_cpu:
+        keep_freed_memory()
+    return Device(use_cpu=use_cpu, bf16=config.precision == "bf16")
+
+
+def load_model(run: Run, device: Device) -> Any:
+    """The base as a causal language model, in the device's dtype."""
+    return AutoModelForCausalLM.from_pretrained(run.spec.base_path, **_how(device))
+
+
+def load_scoring_model(run: Run, device: Device, pad_id: int) -> Any:
+    """The base with a head that gives each text one score, its head zero and in fp32.
+
+    So every score is 0 until something is learned, and no random number is part of it. The score is read at
+    the last token that is no padding.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(
+        run.spec.base_path, num_labels=1, **_how(device)
+    )
+    model.config.pad_token_id = pad_id
+    torch.nn.init.zeros_(model.score.weight)
+    model.score.float()
+    # The states that it reads are in the base's dtype.
+    model.score.register_forward_pre_hook(lambda module, args: (args[0].to(torch.float32),))
+    return model
+
+
+def load_tokens(run: Run, model: Any) -> Tokens:
+    """The base's tokenizer. Raises BadBase where no token can serve as padding."""
+    tokenizer = AutoTokenizer.from_pretrained(run.spec.base_path, local_files_only=True)
+    configured = getattr(model, "generation_config", None)
+    ends = configured.eos_token_id if configured is not None else None
+    end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, *sorted(tokenizer.all_special_ids)]
+    # A chat template's own signs are no padding either.
+    probe = [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]
+    used = {*tokenizer.apply_chat_template(probe, tokenize=True, return_dict=False), *end_ids, None}
+    free = [token for token in candidates if token not in used]
+    if not free:
+        raise BadBase(
+            "the base's tokenizer has no special token that could fill a batch: it needs a pad_token"
+        )
+    return Tokens(tokenizer, frozenset(end_ids), free[0])
+
+
+def lora_config(config: TrainingConfig, model: Any, task: str = "CAUSAL_LM") -> LoraConfig:
+    """The adapter that is trained. For the task SEQ_CLS PEFT trains and saves the score head with it."""
+    layers = int(model.config.num_hidden_layers)
+    if config.last_layers > layers:
+        raise BadRun(f"last_layers is {config.last_layers}, the base has {layers} layers")
+    trained = list(range(layers - config.last_layers, layers)) if config.last_layers else None
+    return LoraConfig(
+        task_type=task,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=config.target_modules,
+        layers_to_transform=trained,
+        bias="none",
+        init_lora_weights=True,
+    )
+
+
+def _how(device: Device) -> dict[str, Any]:
+    return {
+        "dtype": device.dtype,
+        "attn_implementation": "sdpa",
+        "use_safetensors": True,
+        "local_files_only": True,
+    }
