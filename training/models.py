@@ -21,7 +21,11 @@ class Dataset(models.Model):
     """An immutable snapshot compiled from feedback, in TRL's columns."""
 
     class Format(models.TextChoices):
-        PREFERENCE = "preference", "preference (prompt, chosen, rejected)"
+        PREFERENCE = "preference", "preference (prompt, chosen, rejected, margin)"
+        SFT = "sft", "demonstrations (prompt, completion)"
+        UNPAIRED = "unpaired", "unpaired (prompt, completion, label)"
+        PROMPTS = "prompts", "prompts (prompt)"
+        TEXT = "text", "plain text (text)"
 
     class Status(models.TextChoices):
         READY = "ready", "ready"
@@ -52,6 +56,27 @@ class Dataset(models.Model):
     @property
     def folder(self) -> Path:
         return Path(settings.ARTIFACTS_DIR) / self.path
+
+
+class Document(models.Model):
+    """A piece of plain text that nobody labelled, for continued pretraining."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="documents")
+    text = models.TextField()
+    digest = models.CharField(max_length=64, editable=False, help_text="sha256 of the text.")
+    external_id = models.CharField(max_length=200, blank=True)
+    tags = models.JSONField(default=list)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "digest"], name="document_once_a_project"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:60]
 
 
 class Run(models.Model):

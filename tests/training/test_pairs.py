@@ -1,131 +1,168 @@
-"""Judgements become pairs, and each one left out is counted with its reason."""
+"""What was said about one prompt becomes pairs, and each thing left out is counted with its reason."""
 
 from __future__ import annotations
 
-from uuid import UUID
+from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.services.pairs import Answer, Judgement, make_pairs
+from training.services.data.group import Answer, Correction, Group, Preference, Rating, Row
+from training.services.data.pairs import make_pairs
+from training.services.filters import DatasetFilters
 
 pytestmark = pytest.mark.unit
 MESSAGES = [{"role": "user", "content": "Why?"}]
+GOOD, BAD = Answer("good"), Answer("bad")
 
 
-def judgement(number: int, *answers: Answer, prompt: int = 1, judge: str = "user:1", **facts) -> Judgement:
-    return Judgement(
-        id=UUID(int=number),
-        judge=judge,
-        prompt_id=UUID(int=prompt),
-        messages=MESSAGES,
-        is_gate=facts.pop("is_gate", False),
-        is_heldout=False,
-        answers=answers,
-        **facts,
-    )
+def preference(
+    number: int, *ranks: tuple[Answer, int | None], weight: float = 1.0, **facts: Any
+) -> Preference:
+    return Preference(f"id-{number:04}", f"user:{number}", weight, True, list(ranks), **facts)
 
 
-def pairs_of(*judgements: Judgement, per_rater_cap: int = 0, per_prompt_cap: int = 0):
-    return make_pairs(judgements, per_rater_cap=per_rater_cap, per_prompt_cap=per_prompt_cap)
+def rating(
+    number: int, answer: Answer, score: float, *, weight: float = 1.0, aspect: str = "thumbs"
+) -> Rating:
+    return Rating(f"id-{number:04}", f"user:{number}", weight, True, answer, aspect, score)
 
 
-def texts(made) -> list[tuple[str, str]]:
-    return [(row.chosen.text, row.rejected.text) for row in made.rows]
+def pairs_of(*said: Preference | Rating | Correction, **filters: Any) -> tuple[list[Row], Counter[str]]:
+    group = Group("p", MESSAGES)
+    for one in said:
+        {Preference: group.preferences, Rating: group.ratings, Correction: group.corrections}[
+            type(one)
+        ].append(one)  # type: ignore[attr-defined]
+    drops: Counter[str] = Counter()
+    return list(make_pairs(group, DatasetFilters(**filters), drops)), drops
+
+
+def texts(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row.answers[0].text, row.answers[1].text) for row in rows]
 
 
 def test_the_better_answer_is_chosen_wherever_it_was_shown():
-    made = pairs_of(
-        judgement(1, Answer("good", 1), Answer("bad", 2)),
-        judgement(2, Answer("poor", 2), Answer("fine", 1), prompt=2),
+    rows, drops = pairs_of(
+        preference(1, (GOOD, 1), (BAD, 2)), preference(2, (Answer("poor"), 2), (Answer("fine"), 1))
     )
-    assert texts(made) == [("good", "bad"), ("fine", "poor")]
-    assert made.drops == {}
-    row = made.rows[0].to_row()
-    assert row["prompt"] == MESSAGES
-    assert row["chosen"] == [{"role": "assistant", "content": "good"}]
-    assert row["feedback_ids"] == [str(UUID(int=1))]
+    assert texts(rows) == [("good", "bad"), ("fine", "poor")]
+    assert not drops
+    assert (rows[0].feedback_ids, rows[0].messages, rows[0].margin) == (["id-0001"], MESSAGES, None)
 
 
 @pytest.mark.parametrize(
-    ("reason", "answers", "facts"),
+    ("reason", "ranks", "facts"),
     [
-        ("gate", (Answer("a", 1), Answer("b", 2)), {"is_gate": True}),
-        ("all_bad", (Answer("a"), Answer("b")), {"all_bad": True}),
-        ("tie", (Answer("a", 1), Answer("b", 1)), {}),
-        ("stopped_chosen", (Answer("a", 1, state="stopped"), Answer("b", 2)), {}),
-        ("unfinished", (Answer("a", 1), Answer("b", 2, state="running")), {}),
-        ("quarantined", (Answer("a", 1), Answer("b", 2, quarantined=True)), {}),
-        ("same_text", (Answer("a", 1), Answer(" a\n", 2)), {}),
-        ("empty_text", (Answer("a", 1), Answer(" ", 2)), {}),
+        ("all_bad", ((GOOD, None), (BAD, None)), {"all_bad": True}),
+        ("tie", ((GOOD, 1), (BAD, 1)), {}),
+        ("stopped_chosen", ((Answer("a", state="stopped"), 1), (BAD, 2)), {}),
+        ("unfinished", ((GOOD, 1), (Answer("b", state="running"), 2)), {}),
+        ("quarantined", ((GOOD, 1), (Answer("b", quarantined=True), 2)), {}),
+        ("same_text", ((Answer("a"), 1), (Answer(" a\n"), 2)), {}),
+        ("empty_text", ((Answer("a"), 1), (Answer("  "), 2)), {}),
     ],
 )
-def test_what_makes_no_pair_is_dropped_with_its_reason(reason, answers, facts):
-    made = pairs_of(judgement(1, *answers, **facts))
-    assert made.rows == []
-    assert made.drops == {reason: 1}
+def test_what_is_left_out_is_counted_with_its_reason(reason, ranks, facts):
+    rows, drops = pairs_of(preference(1, *ranks, **facts))
+    assert rows == []
+    assert drops == {reason: 1}
 
 
-def test_a_stopped_answer_can_be_the_worse_one_and_never_seems_to_have_ended():
-    made = pairs_of(judgement(1, Answer("good", 1), Answer("cut of", 2, state="stopped")))
-    row = made.rows[0].to_row()
-    assert (row["chosen_ended"], row["rejected_ended"]) == (True, False)
-
-
-def test_an_answer_at_the_token_limit_did_not_end():
-    made = pairs_of(judgement(1, Answer("long", 1, finish_reason="length"), Answer("short", 2)))
-    assert made.rows[0].to_row()["chosen_ended"] is False
-
-
-def test_a_ranking_makes_a_pair_for_each_two_of_unlike_rank():
-    made = pairs_of(judgement(1, Answer("c", 3), Answer("a", 1), Answer("b", 2), Answer("b2", 2)))
-    assert set(texts(made)) == {("a", "b"), ("a", "b2"), ("a", "c"), ("b", "c"), ("b2", "c")}
-
-
-def test_the_same_judgement_by_several_is_one_row_with_all_their_ids():
-    made = pairs_of(
-        judgement(1, Answer("good", 1), Answer("bad", 2), judge="user:1"),
-        judgement(2, Answer("good", 1), Answer("bad", 2), judge="user:2"),
+def test_a_stopped_or_cut_answer_never_seems_to_have_ended():
+    rows, _ = pairs_of(
+        preference(1, (Answer("long", finish_reason="length"), 1), (Answer("cut of", state="stopped"), 2))
     )
-    assert texts(made) == [("good", "bad")]
-    assert made.rows[0].feedback_ids == [UUID(int=1), UUID(int=2)]
-    assert made.drops == {"duplicate": 1}
+    assert [answer.ended for answer in rows[0].answers] == [False, False]
 
 
-def test_the_majority_wins_and_a_draw_makes_no_pair():
-    good, bad = Answer("good", 1), Answer("bad", 2)
-    against = (Answer("good", 2), Answer("bad", 1))
-    majority = pairs_of(
-        judgement(1, good, bad, judge="a"),
-        judgement(2, good, bad, judge="b"),
-        judgement(3, *against, judge="c"),
+A, B, B2, C = Answer("a"), Answer("b"), Answer("b2"), Answer("c")
+
+
+@pytest.mark.parametrize(
+    ("rankings", "expected"),
+    [
+        ("all", [("a", "c"), ("a", "b"), ("a", "b2"), ("b", "c"), ("b2", "c")]),
+        ("adjacent", [("a", "b"), ("a", "b2"), ("b", "c"), ("b2", "c")]),
+        ("extremes", [("a", "c")]),
+    ],
+)
+def test_a_ranking_makes_pairs_the_widest_gap_first(rankings, expected):
+    rows, _ = pairs_of(preference(1, (C, 3), (A, 1), (B, 2), (B2, 2)), rankings=rankings)
+    assert texts(rows) == expected
+
+
+def test_strength_is_the_margin_and_nearer_ranks_get_their_share():
+    assert [row.margin for row in pairs_of(preference(1, (GOOD, 1), (BAD, 2), strength=3))[0]] == [3.0]
+    rows, _ = pairs_of(preference(1, (A, 1), (B, 2), (C, 4), strength=2))
+    assert {texts([row])[0]: row.margin for row in rows} == {
+        ("a", "c"): 2.0,
+        ("a", "b"): 1.0,
+        ("b", "c"): 1.0,
+    }
+
+
+def test_the_margin_of_several_is_the_mean_by_their_weights():
+    rows, _ = pairs_of(
+        preference(1, (GOOD, 1), (BAD, 2), strength=3, weight=3.0),
+        preference(2, (GOOD, 1), (BAD, 2), strength=1),
+        preference(3, (GOOD, 1), (BAD, 2)),
     )
-    assert texts(majority) == [("good", "bad")]
-    assert majority.drops["outvoted"] == 1
-    draw = pairs_of(judgement(1, good, bad, judge="a"), judgement(2, *against, judge="b"))
-    assert texts(draw) == []
-    assert draw.drops["outvoted"] == 2
+    assert rows[0].margin == pytest.approx(2.5)
+    assert rows[0].feedback_ids == ["id-0001", "id-0002", "id-0003"]
 
 
-def test_caps_keep_the_first():
-    by_rater = pairs_of(
-        *(judgement(n, Answer(f"a{n}", 1), Answer(f"b{n}", 2), prompt=n) for n in range(1, 5)),
-        per_rater_cap=3,
+def test_the_heavier_side_wins_and_a_draw_makes_no_pair():
+    against = ((GOOD, 2), (BAD, 1))
+    rows, drops = pairs_of(
+        preference(1, (GOOD, 1), (BAD, 2)), preference(2, (GOOD, 1), (BAD, 2)), preference(3, *against)
     )
-    assert [row.chosen.text for row in by_rater.rows] == ["a1", "a2", "a3"]
-    assert by_rater.drops == {"per_rater_cap": 1}
-    by_prompt = pairs_of(
-        judgement(1, Answer("a", 1), Answer("b", 2), Answer("c", 3), Answer("d", 4)), per_prompt_cap=2
+    assert texts(rows) == [("good", "bad")]
+    assert drops == {"duplicate": 1, "outvoted": 1}
+    rows, _ = pairs_of(
+        preference(1, (GOOD, 1), (BAD, 2), weight=0.4),
+        preference(2, (GOOD, 1), (BAD, 2), weight=0.4),
+        preference(3, *against),
     )
-    assert len(by_prompt.rows) == 2
-    assert by_prompt.drops == {"per_prompt_cap": 4}
+    assert texts(rows) == [("bad", "good")], "two of little weight against one of full weight"
+    rows, drops = pairs_of(preference(1, (GOOD, 1), (BAD, 2)), preference(2, *against))
+    assert (rows, drops) == ([], {"outvoted": 2})
+
+
+def test_a_correction_is_chosen_over_what_it_corrects():
+    rows, _ = pairs_of(Correction("id-0001", "user:1", 1.0, True, BAD, GOOD))
+    assert texts(rows) == [("good", "bad")]
+
+
+def test_rated_answers_make_a_pair_when_the_gap_is_clear():
+    rows, drops = pairs_of(rating(1, GOOD, 1.0), rating(2, BAD, -1.0), rating(3, Answer("so so"), 0.5))
+    assert texts(rows) == [("good", "bad"), ("so so", "bad")]
+    assert rows[0].feedback_ids == ["id-0001", "id-0002"]
+    assert not drops
+    rows, drops = pairs_of(rating(1, GOOD, 0.4), rating(2, BAD, -0.4))
+    assert (rows, drops) == ([], {"no_clear_gap": 2})
+
+
+def test_raters_who_disagree_about_an_answer_meet_in_the_middle():
+    rows, _ = pairs_of(
+        rating(1, GOOD, 1.0), rating(2, GOOD, -1.0), rating(3, BAD, -1.0), rating(4, BAD, -1.0, weight=0.2)
+    )
+    assert texts(rows) == [("good", "bad")], "0 against -1 is a gap of 1"
+    rows, _ = pairs_of(rating(1, GOOD, 1.0, weight=0.1), rating(2, GOOD, -1.0), rating(3, BAD, -1.0))
+    assert rows == []
+
+
+def test_who_compared_the_two_side_by_side_is_believed_before_their_ratings():
+    rows, drops = pairs_of(preference(1, (BAD, 1), (GOOD, 2)), rating(2, GOOD, 1.0), rating(3, BAD, -1.0))
+    assert texts(rows) == [("bad", "good")]
+    assert drops == {"no_clear_gap": 2}
 
 
 sides = st.builds(
     Answer,
     text=st.sampled_from(["", "a", "b", "c", "d"]),
-    rank=st.integers(1, 3),
     state=st.sampled_from(["finished", "stopped", "running"]),
     quarantined=st.booleans(),
 )
@@ -133,23 +170,29 @@ sides = st.builds(
 
 @given(
     st.lists(
-        st.tuples(st.lists(sides, min_size=2, max_size=4), st.integers(1, 3), st.booleans()), max_size=12
-    )
+        st.tuples(
+            st.lists(st.tuples(sides, st.integers(1, 3)), min_size=2, max_size=4),
+            st.booleans(),
+            st.sampled_from([0.3, 1.0, 2.0]),
+        ),
+        max_size=12,
+    ),
+    st.lists(st.tuples(sides, st.sampled_from([-1.0, 0.2, 1.0])), max_size=4),
+    st.sampled_from(["all", "adjacent", "extremes"]),
 )
-def test_no_row_ever_breaks_the_rules(drawn):
-    made = pairs_of(
-        *(
-            judgement(n, *answers, prompt=prompt, is_gate=prompt == 3, all_bad=all_bad, judge=f"user:{n}")
-            for n, (answers, prompt, all_bad) in enumerate(drawn)
-        )
+def test_no_row_ever_breaks_the_rules(compared, rated, rankings):
+    rows, _ = pairs_of(
+        *(preference(n, *ranks, all_bad=bad, weight=w) for n, (ranks, bad, w) in enumerate(compared)),
+        *(rating(100 + n, answer, score) for n, (answer, score) in enumerate(rated)),
+        rankings=rankings,
     )
     seen = set()
-    for row in made.rows:
-        assert row.prompt_id != UUID(int=3), "a gate prompt entered training"
-        assert row.chosen.state == "finished"
-        assert not (row.chosen.quarantined or row.rejected.quarantined)
-        assert row.chosen.text.strip() != row.rejected.text.strip()
-        key = (row.prompt_id, row.chosen.text, row.rejected.text)
-        assert key not in seen
-        assert (row.prompt_id, row.rejected.text, row.chosen.text) not in seen
-        seen.add(key)
+    for row in rows:
+        chosen, rejected = row.answers
+        assert chosen.state == "finished"
+        assert not (chosen.quarantined or rejected.quarantined)
+        assert chosen.text.strip() != rejected.text.strip()
+        assert (chosen.text, rejected.text) not in seen
+        assert (rejected.text, chosen.text) not in seen
+        seen.add((chosen.text, rejected.text))
+        assert row.feedback_ids

@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from feedback.api.answers import PromptsImportedSerializer
 from inference.models import Deployment, Version
 from projects.rest import UtcField
 from training.models import Dataset, Evaluation, Run
@@ -39,6 +40,14 @@ class PreviewSerializer(serializers.Serializer[Any]):
     heldout_rows = serializers.IntegerField()
     counts = serializers.DictField(child=serializers.IntegerField())
     drops = serializers.DictField(child=serializers.IntegerField())
+    lengths = serializers.DictField(child=serializers.ListField(child=serializers.IntegerField()))
+    balance = serializers.DictField(child=serializers.FloatField(allow_null=True))
+    gate_overlap = serializers.DictField(child=serializers.IntegerField())
+    examples = serializers.ListField(child=serializers.DictField())
+
+
+class DocumentsImportedSerializer(PromptsImportedSerializer):
+    """What became of the lines."""
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):

@@ -20,10 +20,18 @@ Reason = Annotated[str, Field(max_length=2000)]
 class DatasetBody(StrictBody):
     """Compile a dataset, or with `dry_run` only count what it would hold."""
 
-    format: Literal["preference"] = "preference"
+    format: Literal["preference", "sft", "unpaired", "prompts", "text"] = "preference"
     filters: DatasetFilters = DatasetFilters()
     cutoff: Time | None = None
     dry_run: bool = False
+
+
+class DocumentLine(StrictBody):
+    """One line of an import of plain text."""
+
+    text: Annotated[str, Field(min_length=1)]
+    external_id: Annotated[str, Field(max_length=200)] = ""
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(max_length=50)] = []
 
 
 class RunBody(StrictBody):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 from asgiref.sync import sync_to_async
@@ -27,6 +29,7 @@ from training.api.answers import DatasetSerializer, PreviewSerializer
 from training.api.bodies import DatasetBody
 from training.models import Dataset
 from training.services.compiler import compile_dataset, preview_dataset
+from training.services.data.shards import shard_paths
 
 PARTS = ("train", "heldout")
 _BLOCK = 1 << 16
@@ -113,11 +116,11 @@ class DownloadDataset(APIView):
         if part not in PARTS:
             raise Invalid(f"part must be one of {', '.join(PARTS)}.", param="part")
         dataset = find_dataset(key_of(request).project, number)
-        path = _checked(dataset) / f"{part}-00000.parquet"
+        shards = shard_paths(_checked(dataset), part)
         is_json = form == "jsonl"
         return _streamed(
             request,
-            _lines(path) if is_json else _blocks(path),
+            _lines(shards) if is_json else _parquet(shards),
             content_type="application/x-ndjson" if is_json else "application/vnd.apache.parquet",
             name=f"{dataset.project.slug}-dataset-{dataset.number}-{part}.{form}",
         )
@@ -145,16 +148,55 @@ def _checked(dataset: Dataset) -> Path:
     return dataset.folder
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=200):
-            yield b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist())
+def _lines(shards: list[Path]) -> Iterator[bytes]:
+    for path in shards:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=200):
+                yield b"".join(
+                    json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in batch.to_pylist()
+                )
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            yield block
+def _parquet(shards: list[Path]) -> Iterator[bytes]:
+    """One file: the shard itself where there is one, else all of them, written anew group by group."""
+    if len(shards) == 1:
+        with shards[0].open("rb") as file:
+            while block := file.read(_BLOCK):
+                yield block
+        return
+    sink = _Sink()
+    with pq.ParquetWriter(sink, pq.read_schema(shards[0]), compression="zstd") as writer:
+        for path in shards:
+            with pq.ParquetFile(path) as shard:
+                for place in range(shard.num_row_groups):
+                    writer.write_table(shard.read_row_group(place))
+                    yield sink.taken()
+    yield sink.taken()
+
+
+class _Sink(io.RawIOBase):
+    """A file that can only be written; what was written is taken from it bit by bit."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._place = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        part = bytes(data)
+        self._parts.append(part)
+        self._place += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._place
+
+    def taken(self) -> bytes:
+        taken = b"".join(self._parts)
+        self._parts = []
+        return taken
 
 
 def _streamed(

@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 from django.urls.converters import IntConverter
 
 from projects.rest import at_one_path
-from training.api import datasets, evaluations, events, metrics, runs, versions
+from training.api import datasets, documents, evaluations, events, metrics, runs, versions
 
 
 class NumberConverter(IntConverter):
@@ -18,6 +18,7 @@ class NumberConverter(IntConverter):
 register_converter(NumberConverter, "number")
 
 urlpatterns = [
+    path("documents", documents.ImportDocuments.as_view()),
     path("datasets", at_one_path(datasets.CompileDataset, datasets.ListDatasets).as_view()),
     path("datasets/<number:number>", datasets.ShowDataset.as_view()),
     path("datasets/<number:number>/rows", datasets.DownloadDataset.as_view()),

@@ -1,0 +1,1 @@
+"""How a dataset is compiled: judgements by prompt, what each is worth, what must not enter, and the files."""

@@ -1,0 +1,332 @@
+"""Judgements as they stood at the cut-off, streamed prompt by prompt, in constant memory.
+
+Each kind is one query in the order of its prompts, read through a server-side cursor where the database has
+them; the streams are merged, and the texts are fetched for some thousand judgements at a time. Order is by
+ids alone, so that every database gives the same groups in the same order.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, islice
+from operator import itemgetter
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import QuerySet
+
+from feedback.models import Candidate, Correction, Preference, Rating
+from inference.models import Completion, Prompt
+from projects.models import Project
+from training.services.data import group
+from training.services.data.raters import as_text, judge_keys, last_within_cap, read_raters
+from training.services.filters import DatasetFilters
+
+FETCH = 5_000  # rows of a cursor at a time
+BATCH = 4_000  # judgements whose texts are in memory at once
+IDS_A_QUERY = 8_000  # SQLite takes 32,766 parameters
+
+# (prompt id, kind, rows of one kind on this prompt)
+Part = tuple[str, int, list[tuple[Any, ...]]]
+PREFERENCES, RATINGS, CORRECTIONS = range(3)
+
+
+@dataclass
+class Counts:
+    """What passed the filters, before anything is said about its worth."""
+
+    judgements: Counter[str]
+    judges: Counter[str]
+    drops: Counter[str]
+
+
+def read_groups(
+    project: Project, filters: DatasetFilters, cutoff: datetime, counts: Counts
+) -> Iterator[group.Group]:
+    """The training prompts with usable judgements, in the order of their ids; drops go to `counts`."""
+    with reading():
+        reader = _Reader(project, filters, cutoff, counts)
+        yield from reader.groups()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Where cursors live on the server, they need a transaction; elsewhere one would only lock others out."""
+    is_postgres = connection.vendor == "postgresql"
+    scope: AbstractContextManager[Any] = transaction.atomic() if is_postgres else nullcontext()
+    with scope:
+        if is_postgres:
+            with connection.cursor() as cursor:
+                # All rows are wanted, not the first ones soon; and sorts fit into this.
+                cursor.execute("SET LOCAL cursor_tuple_fraction = 1.0")
+                cursor.execute("SET LOCAL work_mem = '64MB'")
+                cursor.execute("SET LOCAL jit = off")
+        yield
+
+
+class _Reader:
+    def __init__(self, project: Project, filters: DatasetFilters, cutoff: datetime, counts: Counts) -> None:
+        self.project = project
+        self.filters = filters
+        self.cutoff = cutoff
+        self.counts = counts
+        self.tags = set(filters.tags)
+        self.versions = {_label(project, name) for name in filters.versions}
+        self.raters = read_raters(project, cutoff)
+        # Without a share of older rows the older judgements need not be read.
+        self.since = filters.since if filters.replay_share else None
+        if filters.per_rater_cap:
+            self.raters.last = self._last_within_cap()
+
+    def groups(self) -> Iterator[group.Group]:
+        parts = heapq.merge(*self._streams(), key=itemgetter(0, 1))
+        prompts = groupby(parts, key=itemgetter(0))
+        while batch := _batch(prompts):
+            yield from self._resolve(batch)
+
+    def _streams(self) -> list[Iterator[Part]]:
+        kinds = self.filters.kinds
+        streams = []
+        if "preference" in kinds:
+            streams.append(_parts(PREFERENCES, self._preferences()))
+        if "rating" in kinds:
+            streams.append(_parts(RATINGS, self._ratings()))
+        if "correction" in kinds:
+            streams.append(_parts(CORRECTIONS, self._corrections()))
+        return streams
+
+    # --- queries --------------------------------------------------------------------------------------
+    # Each row: prompt id, id, judge, created where it matters, then what the kind says.
+    def _preferences(self) -> Iterator[tuple[Any, ...]]:
+        """A row a candidate, in shown order."""
+        rows = Candidate.objects.filter(
+            preference__in=self._standing(Preference.objects.filter(project=self.project))
+        ).order_by("preference__prompt_id", "preference_id", "position")
+        return self._rows(
+            rows,
+            "preference__",
+            "preference__prompt_id",
+            "preference_id",
+            "preference__all_bad",
+            "preference__strength",
+            as_text("completion_id"),
+            "rank",
+        )
+
+    def _ratings(self) -> Iterator[tuple[Any, ...]]:
+        rows = self._standing(Rating.objects.filter(project=self.project))
+        if self.filters.aspects:
+            rows = rows.filter(aspect__in=self.filters.aspects)
+        rows = rows.order_by("completion__prompt_id", "id")
+        return self._rows(
+            rows, "", "completion__prompt_id", "id", as_text("completion_id"), "aspect", "value"
+        )
+
+    def _corrections(self) -> Iterator[tuple[Any, ...]]:
+        rows = self._standing(Correction.objects.filter(project=self.project))
+        rows = rows.order_by("completion__prompt_id", "id")
+        return self._rows(rows, "", "completion__prompt_id", "id", as_text("completion_id"), "text")
+
+    def _rows(
+        self, rows: QuerySet[Any], prefix: str, prompt: str, id_: str, *said: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        created = [f"{prefix}created"] if self.since else []
+        return rows.values_list(as_text(prompt), as_text(id_), f"{prefix}judge", *created, *said).iterator(
+            chunk_size=FETCH
+        )
+
+    def _standing(self, rows: Any) -> Any:
+        """Those of the filters that the database knows."""
+        filters = self.filters
+        rows = rows.before(self.cutoff).filter(source__in=filters.sources)
+        if filters.since is not None and not filters.replay_share:
+            rows = rows.filter(created__gte=filters.since)
+        if filters.raters:
+            rows = rows.filter(judge__in=judge_keys(filters.raters))
+        if filters.not_raters:
+            rows = rows.exclude(judge__in=judge_keys(filters.not_raters))
+        return rows
+
+    def _last_within_cap(self) -> dict[str, str]:
+        kinds: list[tuple[str, Any, str]] = [
+            ("preference", Preference, "prompt"),
+            ("rating", Rating, "completion__prompt"),
+            ("correction", Correction, "completion__prompt"),
+        ]
+        streams = []
+        for kind, model, prompt in kinds:
+            if kind in self.filters.kinds:
+                rows = self._standing(model.objects.filter(project=self.project))
+                rows = rows.filter(**{f"{prompt}__split": Prompt.Split.TRAIN}).order_by("id")
+                streams.append(rows.values_list(as_text("id"), "judge").iterator(chunk_size=FETCH))
+        return last_within_cap(streams, self.filters.per_rater_cap)
+
+    # --- one batch ------------------------------------------------------------------------------------
+    def _resolve(self, batch: list[tuple[str, list[Part]]]) -> Iterator[group.Group]:
+        prompts = {
+            id_: (messages, split, tags)
+            for id_, messages, split, tags in _by_id(
+                Prompt.objects, [id_ for id_, _ in batch], "messages", "split", "tags"
+            )
+        }
+        wanted = _completions_of(batch)
+        answers = {
+            row[0]: group.Answer(*row[1:])
+            for row in _by_id(
+                Completion.objects, wanted, "text", "state", "finish_reason", "quarantined", "version_label"
+            )
+        }
+        for prompt_id, parts in batch:
+            found = prompts.get(prompt_id)
+            if found is None:
+                continue  # erased meanwhile
+            messages, split, tags = found
+            if self.tags and not self.tags.intersection(tags):
+                continue
+            made = group.Group(hyphenated(prompt_id), messages)
+            is_gate = split == Prompt.Split.GATE
+            for _, kind, rows in parts:
+                self._fill(made, kind, rows, answers, is_gate)
+            if made.preferences or made.ratings or made.corrections:
+                yield made
+
+    def _fill(
+        self,
+        made: group.Group,
+        kind: int,
+        rows: list[tuple[Any, ...]],
+        answers: dict[str, group.Answer],
+        is_gate: bool,
+    ) -> None:
+        if kind == PREFERENCES:
+            for _, shown in groupby(rows, key=itemgetter(1)):
+                candidates = list(shown)
+                head = candidates[0]
+                if self._counts_for("preference", head, is_gate):
+                    self._add_preference(made, head, candidates, answers)
+        else:
+            name = "rating" if kind == RATINGS else "correction"
+            for row in rows:
+                if self._counts_for(name, row, is_gate):
+                    self._add_single(made, kind, row, answers)
+
+    def _counts_for(self, kind: str, row: tuple[Any, ...], is_gate: bool) -> bool:
+        """Whether the judgement is read on; counted either way."""
+        self.counts.judgements[kind] += 1
+        judge = row[2]
+        raters = self.raters
+        reason = None
+        if is_gate:
+            reason = "gate"
+        elif judge in raters.excluded:
+            reason = "rater_quarantined"
+        elif raters.weight(judge) < self.filters.min_weight or raters.weight(judge) <= 0:
+            reason = "low_weight"
+        elif raters.last and row[1] > raters.last.get(judge, row[1]):
+            reason = "per_rater_cap"
+        if reason is not None:
+            self.counts.drops[reason] += 1
+            return False
+        self.counts.judges[judge] += 1
+        return True
+
+    def _add_preference(
+        self,
+        made: group.Group,
+        head: tuple[Any, ...],
+        candidates: list[tuple[Any, ...]],
+        answers: dict[str, group.Answer],
+    ) -> None:
+        ranks = [
+            (answers[row[-2]], row[-1])
+            for row in candidates
+            if row[-2] in answers and self._is_of_versions(answers[row[-2]])
+        ]
+        if len(ranks) < 2:
+            self.counts.drops["other_version"] += 1
+            return
+        judge, all_bad, strength = head[2], head[-4], head[-3]
+        made.preferences.append(
+            group.Preference(
+                hyphenated(head[1]),
+                judge,
+                self.raters.weight(judge),
+                self._is_new(head),
+                [(answer, None) for answer, _ in ranks] if all_bad else ranks,
+                bool(all_bad),
+                strength,
+            )
+        )
+
+    def _add_single(
+        self, made: group.Group, kind: int, row: tuple[Any, ...], answers: dict[str, group.Answer]
+    ) -> None:
+        answer = answers.get(row[-3] if kind == RATINGS else row[-2])
+        if answer is None or not self._is_of_versions(answer):
+            self.counts.drops["other_version"] += 1
+            return
+        id_, judge = hyphenated(row[1]), row[2]
+        weight, is_new = self.raters.weight(judge), self._is_new(row)
+        if kind == RATINGS:
+            aspect, value = row[-2:]
+            score = self.raters.score(judge, aspect, value)
+            made.ratings.append(group.Rating(id_, judge, weight, is_new, answer, aspect, score))
+        else:
+            better = group.Answer(row[-1], quarantined=answer.quarantined)
+            made.corrections.append(group.Correction(id_, judge, weight, is_new, answer, better))
+
+    def _is_of_versions(self, answer: group.Answer) -> bool:
+        return not self.versions or answer.version in self.versions
+
+    def _is_new(self, row: tuple[Any, ...]) -> bool:
+        return self.since is None or row[3] >= self.since
+
+
+def hyphenated(id_: str) -> str:
+    """An id in its usual form; SQLite keeps it without hyphens."""
+    if len(id_) == 36:
+        return id_
+    return f"{id_[:8]}-{id_[8:12]}-{id_[12:16]}-{id_[16:20]}-{id_[20:]}"
+
+
+def _label(project: Project, name: str) -> str:
+    """`v7` is the project's own version; any other name is taken as it is."""
+    return f"{project.slug}@{name}" if name[:1] == "v" and name[1:].isdecimal() else name
+
+
+def _parts(kind: int, rows: Iterator[tuple[Any, ...]]) -> Iterator[Part]:
+    for prompt_id, of_prompt in groupby(rows, key=itemgetter(0)):
+        yield prompt_id, kind, list(of_prompt)
+
+
+def _batch(prompts: Iterator[tuple[str, Iterator[Part]]]) -> list[tuple[str, list[Part]]]:
+    """Whole prompts with about BATCH rows between them; empty at the end."""
+    batch, size = [], 0
+    for prompt_id, parts in prompts:
+        found = list(parts)
+        batch.append((prompt_id, found))
+        size += sum(len(rows) for _, _, rows in found)
+        if size >= BATCH:
+            break
+    return batch
+
+
+def _completions_of(batch: list[tuple[str, list[Part]]]) -> list[str]:
+    wanted: dict[str, None] = {}
+    for _, parts in batch:
+        for _, kind, rows in parts:
+            place = -3 if kind == RATINGS else -2
+            wanted.update((row[place], None) for row in rows)
+    return list(wanted)
+
+
+def _by_id(manager: Any, ids: list[str], *fields: str) -> Iterator[tuple[Any, ...]]:
+    """(id as text, fields...) of the rows with these ids, in no order."""
+    remaining = iter(ids)
+    while some := list(islice(remaining, IDS_A_QUERY)):
+        yield from manager.filter(pk__in=some).order_by().values_list(as_text("pk"), *fields).iterator()
