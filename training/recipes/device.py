@@ -9,13 +9,16 @@ import datasets
 import torch
 from peft import LoraConfig
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedTokenizerBase,
     set_seed,
 )
 from transformers.utils.logging import disable_progress_bar
+from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from training.recipes.accounting import peak_host_memory
 from training.recipes.config import Config, TrainingConfig
@@ -55,6 +58,10 @@ class Tokens:
     end_ids: frozenset[int]  # end an answer
     pad_id: int  # fills batches; never an end, so that a model that looks for the last token finds it
 
+    @property
+    def pad_token(self) -> str:
+        return str(self.tokenizer.convert_ids_to_tokens(self.pad_id))
+
 
 def open_device(run: Run, config: Config) -> Device:
     """Seed everything, be quiet, and take the device that run.json asks for."""
@@ -80,9 +87,10 @@ def load_scoring_model(run: Run, device: Device, pad_id: int) -> Any:
     So every score is 0 until something is learned, and no random number is part of it. The score is read at
     the last token that is no padding.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(
-        run.spec.base_path, num_labels=1, **_how(device)
-    )
+    with suppress_seqcls_warning():  # that the head is new is meant
+        model = AutoModelForSequenceClassification.from_pretrained(
+            run.spec.base_path, num_labels=1, **_how(device)
+        )
     model.config.pad_token_id = pad_id
     torch.nn.init.zeros_(model.score.weight)
     model.score.float()
@@ -91,11 +99,10 @@ def load_scoring_model(run: Run, device: Device, pad_id: int) -> Any:
     return model
 
 
-def load_tokens(run: Run, model: Any) -> Tokens:
+def load_tokens(run: Run) -> Tokens:
     """The base's tokenizer. Raises BadBase where no token can serve as padding."""
     tokenizer = AutoTokenizer.from_pretrained(run.spec.base_path, local_files_only=True)
-    configured = getattr(model, "generation_config", None)
-    ends = configured.eos_token_id if configured is not None else None
+    ends = _generation_config(run).eos_token_id
     end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
     candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, *sorted(tokenizer.all_special_ids)]
     # A chat template's own signs are no padding either.
@@ -125,6 +132,14 @@ def lora_config(config: TrainingConfig, model: Any, task: str = "CAUSAL_LM") -> 
         bias="none",
         init_lora_weights=True,
     )
+
+
+def _generation_config(run: Run) -> GenerationConfig:
+    """As serving reads it: from its own file where the base has one, else from the model's config."""
+    if (run.spec.base_path / "generation_config.json").is_file():
+        return GenerationConfig.from_pretrained(run.spec.base_path, local_files_only=True)
+    config = AutoConfig.from_pretrained(run.spec.base_path, local_files_only=True)
+    return GenerationConfig.from_model_config(config)
 
 
 def _how(device: Device) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def train(run: Run) -> None:
     # ---- Model.
     device = open_device(run, config)
     model = load_model(run, device)
-    tokens = load_tokens(run, model)
+    tokens = load_tokens(run)
     lora = lora_config(config, model)
 
     # ---- Data: tokens as serving makes them, batches of like length.

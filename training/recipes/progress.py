@@ -29,6 +29,9 @@ METRICS = {
     "rewards/rejected": "reward_rejected",
     "entropy": "entropy",
     "mean_token_accuracy": "token_accuracy",
+    "accuracy": "reward_accuracy",
+    "margin": "reward_margin",
+    "mean_reward": "reward_mean",
 }
 
 

@@ -44,7 +44,7 @@ def train(run: Run) -> None:
     # ---- Model.
     device = open_device(run, config)
     model = load_model(run, device)
-    tokens = load_tokens(run, model)
+    tokens = load_tokens(run)
     lora = lora_config(config, model)
 
     # ---- Data: token ids, and how many of them are the prompt's.

@@ -5,11 +5,13 @@ A run's `run.json` holds all of them, never a part: a default that changes here 
 
 from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
+from training.recipes.config.reward import RewardConfig
 from training.recipes.config.sft import SftConfig
 
 CONFIGS: dict[str, type[Config]] = {
     "dpo": DpoConfig,
     "sft": SftConfig,
+    "reward": RewardConfig,
 }
 
-__all__ = ["CONFIGS", "Config", "ConfigError", "DpoConfig", "SftConfig", "TrainingConfig"]
+__all__ = ["CONFIGS", "Config", "ConfigError", "DpoConfig", "RewardConfig", "SftConfig", "TrainingConfig"]
