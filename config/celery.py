@@ -34,7 +34,7 @@ if settings.BROKER_URL.startswith("filesystem:"):
     }
     app.conf.worker_enable_remote_control = False
 
-app.autodiscover_tasks(["inference", "feedback", "training"])
+app.autodiscover_tasks(["projects", "inference", "feedback", "training"])
 
 # `expires` keeps a bell that nobody heard from ringing twice when a worker comes back.
 app.conf.beat_schedule = {
@@ -56,6 +56,14 @@ app.conf.beat_schedule = {
         "schedule": 30.0,
         "options": {"expires": 60},
     },
+    # Send what the outbox holds to the endpoints that wait for it, and again what did not arrive.
+    "deliver-webhooks": {
+        "task": "projects.tasks.deliver_webhooks",
+        "schedule": 2.0,
+        "options": {"expires": 6},
+    },
+    # Delete deliveries of last month, answers kept for a replay, and windows of rate limits that are over.
+    "forget-old": {"task": "projects.tasks.forget_old", "schedule": 600.0, "options": {"expires": 600}},
     # Insert a slot for every policy that is due; a slot runs once.
     "tick-policies": {"task": "training.tasks.tick_policies", "schedule": 10.0, "options": {"expires": 30}},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @register()
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [*_check_secrets(), *_check_engine(), *_check_numbers()]
+    return [*_check_secrets(), *_check_engine(), *_check_numbers(), *_check_networks()]
 
 
 def refuse_unsafe_start() -> None:
@@ -93,4 +94,20 @@ def _check_numbers() -> list[CheckMessage]:
         messages.append(
             Error(f"LAUNCHER={settings.LAUNCHER!r} is unknown.", hint="Use local.", id="ratchet.E006")
         )
+    return messages
+
+
+def _check_networks() -> list[CheckMessage]:
+    messages: list[CheckMessage] = []
+    for network in settings.WEBHOOK_NETWORKS:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            messages.append(
+                Error(
+                    f"WEBHOOK_NETWORKS has {network!r}: {error}.",
+                    hint="Give networks such as 10.1.0.0/16.",
+                    id="ratchet.E007",
+                )
+            )
     return messages

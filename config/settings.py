@@ -175,6 +175,10 @@ TRAINER = env.str("TRAINER", default=socket.gethostname())
 TRAIN_DEVICE = env.str("TRAIN_DEVICE", default="auto")  # auto, cpu or cuda
 TRAIN_THREADS = env.int("TRAIN_THREADS", default=0)  # 0: as many as the machine has
 
+# --- Webhooks ----------------------------------------------------------------------------------------
+# Networks that are not public and may be called all the same, such as 10.1.0.0/16.
+WEBHOOK_NETWORKS = env.list("WEBHOOK_NETWORKS", default=[])
+
 # --- REST --------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = env.int("MAX_BODY_BYTES", default=1_000_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES

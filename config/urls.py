@@ -9,6 +9,7 @@ from projects import pages
 urlpatterns = [
     path("", pages.home, name="home"),
     path("", include("projects.urls")),
+    path("api/v1/", include("projects.api.urls")),
     path("", include("inference.urls")),
     path("", include("feedback.urls")),
     path("", include("training.urls")),

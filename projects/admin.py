@@ -18,8 +18,25 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from projects.console import FactAdmin, OperatorAdmin, actor_of, each, is_operator
-from projects.models import ApiKey, AuditEvent, Membership, User
-from projects.services import add_member, create_api_key, record_audit, remove_member, revoke_api_key
+from projects.errors import Problem
+from projects.models import ApiKey, AuditEvent, Membership, User, WebhookDelivery, WebhookEndpoint
+from projects.services import (
+    add_member,
+    create_api_key,
+    record_audit,
+    remove_member,
+    revoke_api_key,
+    rotate_api_key,
+)
+from projects.services.outbox import EVENTS
+from projects.services.webhooks import (
+    ROTATION_GRACE,
+    check_webhook,
+    create_webhook,
+    remove_webhook,
+    rotate_webhook,
+    send_again,
+)
 
 admin.site.unregister(Group)
 
@@ -114,7 +131,7 @@ class ApiKeyAdmin(OperatorAdmin):
     list_filter = ("project", "revoked")
     list_select_related = ("project",)
     search_fields = ("name", "prefix")
-    actions = ("revoke",)
+    actions = ("revoke", "rotate")
     fields = ("project", "name", "scopes", "expires")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -123,7 +140,7 @@ class ApiKeyAdmin(OperatorAdmin):
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return self.fields
-        return (*self.fields, "prefix", "revoked", "last_used", "created_by", "created")
+        return (*self.fields, "prefix", "revoked", "last_used", "previous_until", "created_by", "created")
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[Any], change: bool) -> None:
         key, value = create_api_key(
@@ -143,16 +160,8 @@ class ApiKeyAdmin(OperatorAdmin):
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": gettext("A new key"),
-            "opts": self.model._meta,
-            "key": obj,
-            "value": request.key_form.new_value,  # type: ignore[attr-defined]
-        }
-        response = TemplateResponse(request, "admin/key_created.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        value: str = request.key_form.new_value  # type: ignore[attr-defined]
+        return show_secret(self, request, [(str(obj), value)])
 
     @admin.action(description=gettext_lazy("Revoke"))
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
@@ -162,6 +171,129 @@ class ApiKeyAdmin(OperatorAdmin):
             lambda key: revoke_api_key(key=key, actor=actor_of(request)),
             done=gettext("Revoked"),
         )
+
+    @admin.action(description=gettext_lazy("Give another value"))
+    def rotate(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        """The value before is good for a day more."""
+        values: list[tuple[str, str]] = []
+
+        def rotated(key: ApiKey) -> None:
+            _, value = rotate_api_key(key=key, grace=ROTATION_GRACE, actor=actor_of(request))
+            values.append((str(key), value))
+
+        each(request, queryset.select_related("project"), rotated, done=gettext("Given another value"))
+        return show_secret(self, request, values) if values else None
+
+
+class WebhookForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable when it runs
+    events = forms.MultipleChoiceField(
+        choices=[(name, name) for name in EVENTS],
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=gettext_lazy("None ticked: all of them."),
+    )
+
+    class Meta:
+        model = WebhookEndpoint
+        fields = ("project", "url", "events", "description")
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        try:
+            check_webhook(url=data.get("url", ""), events=data.get("events", []))
+        except Problem as problem:
+            self.add_error(problem.param, problem.message)
+        return data
+
+
+@admin.register(WebhookEndpoint)
+class WebhookEndpointAdmin(OperatorAdmin):
+    """An endpoint is made, given another secret, and removed; it is never changed."""
+
+    form = WebhookForm
+    list_display = ("url", "project", "events", "removed", "created")
+    list_filter = ("project", "removed")
+    list_select_related = ("project",)
+    search_fields = ("url", "description")
+    actions = ("remove", "rotate")
+    fields = ("project", "url", "events", "description")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: WebhookEndpoint | None = None) -> tuple[str, ...]:
+        return self.fields if obj is None else (*self.fields, "previous_until", "removed", "created")
+
+    def save_model(
+        self, request: HttpRequest, obj: WebhookEndpoint, form: forms.ModelForm[Any], change: bool
+    ) -> None:
+        made = create_webhook(
+            project=obj.project,
+            url=obj.url,
+            events=obj.events,
+            description=obj.description,
+            actor=actor_of(request),
+        )
+        obj.pk, obj.secret = made.pk, made.secret
+
+    def response_add(
+        self, request: HttpRequest, obj: WebhookEndpoint, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return show_secret(self, request, [(obj.url, obj.secret)])
+
+    @admin.action(description=gettext_lazy("Remove"))
+    def remove(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> None:
+        each(
+            request,
+            queryset.select_related("project"),
+            lambda endpoint: remove_webhook(endpoint=endpoint, actor=actor_of(request)),
+            done=gettext("Removed"),
+        )
+
+    @admin.action(description=gettext_lazy("Give another secret"))
+    def rotate(self, request: HttpRequest, queryset: QuerySet[WebhookEndpoint]) -> HttpResponse | None:
+        """For a day deliveries carry both signatures."""
+        values = [
+            (str(endpoint), rotate_webhook(endpoint=endpoint, actor=actor_of(request)).secret)
+            for endpoint in queryset.select_related("project")
+        ]
+        return show_secret(self, request, values) if values else None
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(FactAdmin):
+    """The outbox. Dead letters are those with the state `dead`."""
+
+    list_display = ("event", "endpoint", "state", "attempts", "status", "error", "created", "delivered")
+    list_filter = ("state", "event", "endpoint__project")
+    list_select_related = ("endpoint",)
+    search_fields = ("event_id", "endpoint__url")
+    actions = ("again",)
+    written_out = ("payload",)
+
+    @admin.action(description=gettext_lazy("Send again"))
+    def again(self, request: HttpRequest, queryset: QuerySet[WebhookDelivery]) -> None:
+        each(
+            request,
+            queryset.select_related("endpoint__project"),
+            lambda delivery: send_again(delivery=delivery, actor=actor_of(request)),
+            done=gettext("Sent again"),
+        )
+
+
+def show_secret(
+    modeladmin: OperatorAdmin, request: HttpRequest, values: list[tuple[str, str]]
+) -> HttpResponse:
+    """The one page that shows secrets: (whose, value) of each, never cached."""
+    context = {
+        **modeladmin.admin_site.each_context(request),
+        "title": gettext("Shown this once"),
+        "opts": modeladmin.model._meta,
+        "values": values,
+    }
+    response = TemplateResponse(request, "admin/secret_shown.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 @admin.register(AuditEvent)

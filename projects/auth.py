@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 from datetime import timedelta
 from typing import Any
@@ -40,7 +39,7 @@ def find_key(value: str) -> ApiKey:
     if form is None:
         raise NotAuthenticated()
     key = ApiKey.objects.select_related("project").filter(prefix=form["prefix"]).first()
-    if key is None or not hmac.compare_digest(key.digest, ApiKey.hash_key(value)) or not key.is_usable:
+    if key is None or not key.opens_with(value) or not key.is_usable:
         raise NotAuthenticated()
     now = timezone.now()
     if key.last_used is None or now - key.last_used > LAST_USED_EVERY:

@@ -6,6 +6,7 @@ of thousands of digits, lone surrogates, NUL, unknown fields, wrong types, overs
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from codecs import BOM_UTF8
@@ -93,7 +94,7 @@ class StrictJSONParser(BaseParser):
 
 
 class NDJSONParser(BaseParser):
-    """A JSON value a line. `request.data` is an iterator of lines, so that memory stays constant."""
+    """A JSON value a line. `request.data` is an iterator of Lines, so that memory stays constant."""
 
     media_type = "application/x-ndjson"
 
@@ -104,7 +105,30 @@ class NDJSONParser(BaseParser):
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
         _refuse_compressed(parser_context)
-        return read_lines(stream, limit=settings.MAX_BODY_BYTES)
+        return Lines(stream, limit=settings.MAX_BODY_BYTES)
+
+
+class Lines:
+    """The lines of a stream, read once; `digest()` reads what is left and is the sha256 of all."""
+
+    def __init__(self, stream: IO[bytes], *, limit: int) -> None:
+        self._sha256 = hashlib.sha256()
+        self._lines = read_lines(stream, limit=limit)
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        return self
+
+    def __next__(self) -> bytes | None:
+        line = next(self._lines)
+        # Of a line that was too long only that it was there is known.
+        self._sha256.update(b"\xff" if line is None else line)
+        self._sha256.update(b"\n")
+        return line
+
+    def digest(self) -> str:
+        for _ in self:
+            pass
+        return self._sha256.hexdigest()
 
 
 def read_lines(stream: IO[bytes], *, limit: int) -> Iterator[bytes | None]:

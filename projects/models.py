@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 
 from django.contrib.auth.models import AbstractUser
@@ -53,6 +54,8 @@ class Project(models.Model):
         help_text="Share of prompts kept for the gate, never trained on. Fixed for a prompt at its birth.",
     )
     salt = models.CharField(max_length=64, default=new_salt, editable=False)
+    # Whether an endpoint listens, so that an event which nobody waits for costs no query.
+    has_webhooks = models.BooleanField(default=False, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -103,6 +106,9 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=100)
     prefix = models.CharField(max_length=12, unique=True, editable=False)
     digest = models.CharField(max_length=64, editable=False)
+    # After a rotation the secret before is good for a while, so that a program can change over.
+    previous_digest = models.CharField(max_length=64, blank=True, editable=False)
+    previous_until = models.DateTimeField(null=True, blank=True, editable=False)
     scopes = models.JSONField(default=list)
     expires = models.DateTimeField(null=True, blank=True)
     revoked = models.DateTimeField(null=True, blank=True)
@@ -124,6 +130,14 @@ class ApiKey(models.Model):
     def hash_key(key: str) -> str:
         return hashlib.sha256(key.encode()).hexdigest()
 
+    def opens_with(self, key: str) -> bool:
+        """Whether `key` is this key's value, or its value before the last rotation while that is good."""
+        digest = self.hash_key(key)
+        if hmac.compare_digest(self.digest, digest):
+            return True
+        is_good = self.previous_until is not None and self.previous_until > timezone.now()
+        return is_good and hmac.compare_digest(self.previous_digest, digest)
+
 
 class AuditEvent(models.Model):
     """Who did what to what, and why. Appended only."""
@@ -143,3 +157,98 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.subject}"
+
+
+class WebhookEndpoint(models.Model):
+    """Where a project's events are sent, signed as standardwebhooks.com says."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="webhooks")
+    url = models.CharField(max_length=500)
+    description = models.CharField(max_length=200, blank=True)
+    events = models.JSONField(default=list, blank=True, help_text="Names of events; empty for all.")
+    # Kept readable, since every delivery is signed with it: `whsec_` and 32 random bytes in base64.
+    secret = models.CharField(max_length=80, editable=False)
+    # After a rotation each delivery is signed with both for a while.
+    previous_secret = models.CharField(max_length=80, blank=True, editable=False)
+    previous_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # One worker at a time delivers to it; a claim lapses when that worker dies.
+    busy_until = models.DateTimeField(null=True, blank=True, editable=False)
+    removed = models.DateTimeField(null=True, blank=True, editable=False)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.url
+
+    def wants(self, event: str) -> bool:
+        return not self.events or event in self.events
+
+
+class WebhookDelivery(models.Model):
+    """The outbox: one event on its way to one endpoint, written in the transaction of what happened."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", "pending"
+        DELIVERED = "delivered", "delivered"
+        DEAD = "dead", "dead letter"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries")
+    # The same for each endpoint and each attempt: by it a receiver knows what it has seen.
+    event_id = models.UUIDField(editable=False)
+    event = models.CharField(max_length=40)
+    payload = models.TextField(help_text="The body as it is signed and sent.")
+    state = models.CharField(max_length=9, choices=State.choices, default=State.PENDING)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    due = models.DateTimeField(default=timezone.now, help_text="When it is tried next.")
+    status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="HTTP status, last attempt.")
+    error = models.CharField(max_length=300, blank=True)
+    delivered = models.DateTimeField(null=True, blank=True)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "webhook deliveries"
+        indexes = [
+            models.Index(fields=["endpoint", "due"], condition=models.Q(state="pending"), name="delivery_due")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event} {self.event_id}"
+
+
+class IdempotentRequest(models.Model):
+    """A request that named itself with Idempotency-Key, claimed by its insert, and its answer."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+")
+    name = models.CharField(max_length=255, help_text="The Idempotency-Key.")
+    digest = models.CharField(max_length=64, help_text="sha256 of method, path and body; empty until read.")
+    status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Empty while in flight.")
+    answer = models.TextField(blank=True)
+    locked_until = models.DateTimeField(help_text="After this an unanswered claim may be taken over.")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["api_key", "name"], name="idempotency_key_once")]
+        indexes = [models.Index(fields=["created"], name="idempotent_by_time")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class RateWindow(models.Model):
+    """How many requests a key or a person was given in one window. Processes take them in chunks."""
+
+    caller = models.CharField(max_length=60, help_text="key:<id> or user:<id>.")
+    window = models.BigIntegerField(help_text="Unix time at its beginning.")
+    used = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["caller", "window"], name="rate_window_once")]
+
+    def __str__(self) -> str:
+        return f"{self.caller}: {self.used}"

@@ -28,6 +28,33 @@ class UtcField(serializers.DateTimeField):
         super().__init__(default_timezone=UTC, **kwargs)
 
 
+class ErrorObjectSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField()
+    code = serializers.CharField()
+    message = serializers.CharField()
+    param = serializers.CharField(allow_null=True)
+    request_id = serializers.CharField()
+    id = serializers.UUIDField(required=False, help_text="already_judged: the first judgement.")
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    """The one error shape."""
+
+    error = ErrorObjectSerializer()
+
+
+def list_of(item: Any, name: str) -> Any:
+    """The schema of one page of a list."""
+    return type(
+        f"{name}List",
+        (serializers.Serializer,),
+        {
+            "items": serializers.ListField(child=item) if not isinstance(item, type) else item(many=True),
+            "next": serializers.CharField(allow_null=True),
+        },
+    )
+
+
 def key_of(request: Request) -> ApiKey:
     """The key that HasScope let in; `key_of(request).project` is what the request is about."""
     return cast(ApiKey, request.auth)

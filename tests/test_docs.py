@@ -61,7 +61,7 @@ def cell(value: str) -> str:
 
 # --- settings --------------------------------------------------------------------------------------------
 def test_every_setting_is_there_with_its_default():
-    titles = ("Where things lie", "Django", "Database and broker", "Serving", "Training")
+    titles = ("Where things lie", "Django", "Database and broker", "Serving", "Webhooks", "Training")
     documented = {spans(cells[0])[0]: cells[1] for title in titles for cells in rows(title)}
     real = source.settings()
     same(set(documented), set(real), "settings")

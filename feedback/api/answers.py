@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from feedback.models import Correction, Feedback, Flag, Preference, Rating
 from inference.models import Completion, Prompt
-from projects.rest import UtcField
+from projects.rest import ErrorObjectSerializer, UtcField
 
 
 class PromptSerializer(serializers.ModelSerializer[Prompt]):
@@ -137,21 +137,6 @@ class PromptsImportedSerializer(serializers.Serializer[Any]):
     errors = LineErrorSerializer(many=True, help_text="The first hundred.")  # type: ignore[assignment]
 
 
-class ErrorObjectSerializer(serializers.Serializer[Any]):
-    type = serializers.CharField()
-    code = serializers.CharField()
-    message = serializers.CharField()
-    param = serializers.CharField(allow_null=True)
-    request_id = serializers.CharField()
-    id = serializers.UUIDField(required=False, help_text="already_judged: the first judgement.")
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    """The one error shape."""
-
-    error = ErrorObjectSerializer()
-
-
 class BatchResultSerializer(serializers.Serializer[Any]):
     status = serializers.IntegerField()
     id = serializers.UUIDField(required=False)
@@ -160,15 +145,3 @@ class BatchResultSerializer(serializers.Serializer[Any]):
 
 class BatchSerializer(serializers.Serializer[Any]):
     results = BatchResultSerializer(many=True)
-
-
-def list_of(item: Any, name: str) -> Any:
-    """The schema of one page of a list."""
-    return type(
-        f"{name}List",
-        (serializers.Serializer,),
-        {
-            "items": serializers.ListField(child=item) if not isinstance(item, type) else item(many=True),
-            "next": serializers.CharField(allow_null=True),
-        },
-    )

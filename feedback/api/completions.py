@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import CompletionSerializer, ErrorSerializer, list_of
+from feedback.api.answers import CompletionSerializer
 from feedback.api.bodies import CompletionBody
 from feedback.errors import IdReused
 from inference.models import Completion, Prompt
@@ -18,8 +18,9 @@ from inference.services.completions import record_completion
 from inference.services.prompts import record_prompt
 from projects.bodies import parse_body, read_uuid
 from projects.errors import Invalid, NotFound
+from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import Paging, key_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 
 
 class CreateCompletion(APIView):
@@ -32,6 +33,7 @@ class CreateCompletion(APIView):
         request=CompletionBody,
         responses={201: CompletionSerializer, 200: CompletionSerializer, 422: ErrorSerializer},
     )
+    @idempotent()
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)

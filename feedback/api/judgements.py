@@ -11,14 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import (
-    JUDGEMENT,
-    BatchSerializer,
-    ErrorSerializer,
-    judgement_data,
-    judgements_data,
-    list_of,
-)
+from feedback.api.answers import JUDGEMENT, BatchSerializer, judgement_data, judgements_data
 from feedback.api.bodies import (
     BatchBody,
     CorrectionBody,
@@ -42,8 +35,9 @@ from feedback.services.record import (
 )
 from projects.bodies import parse_body
 from projects.errors import Invalid, Problem, error_body
+from projects.idempotency import idempotent
 from projects.models import ApiKey
-from projects.rest import Paging, key_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 
 NEWEST_FIRST = ("created", "id")
 
@@ -64,6 +58,7 @@ class CreateFeedback(APIView):
             422: ErrorSerializer,
         },
     )
+    @idempotent()
     def post(self, request: Request) -> Response:
         read_query(request)
         row, is_replay = record_judgement(key_of(request), parse_judgement(request.data))
@@ -76,6 +71,7 @@ class CreateFeedbackBatch(APIView):
     scopes = {"POST": "feedback:write"}
 
     @extend_schema(operation_id="create_feedback_batch", request=BatchBody, responses=BatchSerializer)
+    @idempotent()
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)

@@ -13,14 +13,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer, PromptSerializer, PromptsImportedSerializer, list_of
+from feedback.api.answers import PromptSerializer, PromptsImportedSerializer
 from feedback.api.bodies import PromptLine
 from inference.models import Prompt
 from inference.services.prompts import record_prompt
 from projects.bodies import NDJSONParser, parse_body, parse_json, read_uuid
 from projects.errors import Invalid, NotFound, Problem
+from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import MAX_LIMIT, Paging, key_of, read_query
+from projects.rest import MAX_LIMIT, ErrorSerializer, Paging, key_of, list_of, read_query
 
 LINES_A_TRANSACTION = 100
 ERRORS_SHOWN = 100
@@ -37,6 +38,7 @@ class ImportPrompts(APIView):
         request={"application/x-ndjson": PromptLine},
         responses={200: PromptsImportedSerializer, 400: ErrorSerializer},
     )
+    @idempotent(atomic=False)  # it commits as it reads
     def post(self, request: Request) -> Response:
         read_query(request)
         project = key_of(request).project

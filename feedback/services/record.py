@@ -26,6 +26,7 @@ from projects.access import may
 from projects.errors import Invalid, NotFound
 from projects.models import ApiKey, Membership, Project
 from projects.services import Actor, record_audit
+from projects.services.outbox import record_event
 
 KINDS: dict[str, type[Rating] | type[Preference] | type[Correction] | type[Flag]] = {
     "rating": Rating,
@@ -247,6 +248,7 @@ def _append(
             for side in sides:
                 side.preference_id = row.pk  # now that it has its id, which may be the client's
             Candidate.objects.bulk_create(sides)
+            record_event(project=project, name="feedback.recorded", data=_told(row, sides))
     except (IntegrityError, NotStanding) as refused:
         if replayed := _first(model, project, digest, common):
             return replayed, True
@@ -257,6 +259,17 @@ def _append(
             raise
         raise AlreadyJudged(first) from None
     return row, False
+
+
+def _told(row: Feedback, sides: Sequence[Candidate]) -> dict[str, Any]:
+    """What other systems hear of a judgement: ids, by which the API tells the rest."""
+    ids = [side.completion_id for side in sides] if sides else [row.completion_id]  # type: ignore[attr-defined]  # all but preferences
+    return {
+        "id": row.pk,
+        "kind": type(row).__name__.lower(),
+        "completion_ids": ids,
+        "supersedes": row.supersedes_id,  # type: ignore[attr-defined]  # of each concrete kind
+    }
 
 
 def _supersede(model: type[Row], row: Row, old: UUID, same: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from inference.services.versions import current, mark_candidate, release_candida
 from projects.errors import Conflict, Invalid
 from projects.models import Project
 from projects.services import Actor, record_audit
+from projects.services.outbox import record_event
 
 __all__ = ["DeploymentConflict", "PromotionRefused", "current_deployment", "promote", "rollback"]
 
@@ -149,6 +150,18 @@ def _insert(
                 action=f"deployment.{kind}",
                 subject=f"deployment:{made.number}",
                 detail={"champion": champion.label, "canary": str(canary or ""), "reason": reason},
+            )
+            is_back = kind == Deployment.Kind.ROLLBACK
+            record_event(
+                project=project,
+                name="deployment.rolled_back" if is_back else "deployment.promoted",
+                data={
+                    "deployment": made.number,
+                    "version": (canary or champion).label,
+                    "share": canary_share or 1.0,
+                    "champion": champion.label,
+                    "reason": reason,
+                },
             )
     except IntegrityError as error:
         raise DeploymentConflict() from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -109,12 +109,14 @@ def update_project(*, project: Project, changed: Sequence[str], actor: Actor) ->
 def create_api_key(
     *, project: Project, name: str, scopes: list[str], actor: Actor, expires: datetime | None = None
 ) -> tuple[ApiKey, str]:
-    """A new key and its value, which is shown this once. Raises Invalid for an unknown scope."""
+    """A new key and its value, which is shown this once. Raises Invalid: an unknown scope, no future."""
     unknown = sorted(set(scopes) - set(ApiKey.Scope.values))
     if unknown:
         raise Invalid(
             f"Unknown scope {unknown[0]}. There are: {', '.join(ApiKey.Scope.values)}.", param="scopes"
         )
+    if expires is not None and expires <= timezone.now():
+        raise Invalid("expires is over already.", param="expires")
     prefix = secrets.token_hex(5)
     value = f"rk_{prefix}_{secrets.token_urlsafe(32)}"
     key = ApiKey.objects.create(
@@ -127,6 +129,24 @@ def create_api_key(
         created_by=actor.user,
     )
     record_audit(project=project, actor=actor, action="key.created", subject=f"key:{prefix}")
+    return key, value
+
+
+@transaction.atomic
+def rotate_api_key(*, key: ApiKey, grace: timedelta, actor: Actor) -> tuple[ApiKey, str]:
+    """Another value for a key, shown this once; the one before is good for `grace` more.
+
+    Prefix, scopes and expiry stay. Raises Conflict for a key that is dead.
+    """
+    value = f"rk_{key.prefix}_{secrets.token_urlsafe(32)}"
+    now = timezone.now()
+    rotated = ApiKey.objects.filter(pk=key.pk, digest=key.digest, revoked=None).update(
+        digest=ApiKey.hash_key(value), previous_digest=key.digest, previous_until=now + grace
+    )
+    key.refresh_from_db()
+    if not rotated or not key.is_usable:
+        raise Conflict("This key was revoked, has expired, or was rotated just now.", code="key_not_usable")
+    record_audit(project=key.project, actor=actor, action="key.rotated", subject=f"key:{key.prefix}")
     return key, value
 
 

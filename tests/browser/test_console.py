@@ -14,7 +14,8 @@ from feedback.services.judge import Judge
 from feedback.services.record import record_rating
 from inference.models import Deployment, Version
 from projects.auth import find_key
-from projects.models import ApiKey, AuditEvent, Project, User
+from projects.models import ApiKey, AuditEvent, Project, User, WebhookDelivery, WebhookEndpoint
+from projects.services.outbox import record_event
 from tests.browser.cast import turned_loop
 from tests.cast import Cast
 from training.models import Run
@@ -77,10 +78,39 @@ def test_a_key_is_shown_once(page: Page, people: Cast, operator: User) -> None:
     assert (key.name, key.project, key.scopes) == ("a new program", people.project, ["generate"])
     page.goto(reverse("admin:projects_apikey_change", args=[key.pk]))
     assert value not in page.content()
+    choose(page, ApiKey, key, "Give another value")
+    another = page.locator("pre code").inner_text()
+    assert find_key(another) == find_key(value) == key
     choose(page, ApiKey, key, "Revoke")
     expect(page.get_by_text("Revoked: 1")).to_be_visible()
     key.refresh_from_db()
     assert not key.is_usable
+
+
+def test_an_endpoint_is_made_and_a_dead_letter_sent_again(page: Page, people: Cast, operator: User) -> None:
+    page.goto(reverse("admin:projects_webhookendpoint_add"))
+    page.locator("#id_project").select_option(str(people.project.pk))
+    page.locator("#id_url").fill("http://127.0.0.1:9/hook")
+    page.locator("button[name=_save]").click()
+    expect(page.get_by_text("127.0.0.1 is no public address")).to_be_visible()
+    page.locator("#id_url").fill("https://example.com/hook")
+    page.locator("button[name=_save]").click()
+    secret = page.locator("pre code").inner_text()
+    endpoint = WebhookEndpoint.objects.get()
+    assert (endpoint.secret, endpoint.events) == (secret, [])
+    people.project.refresh_from_db()
+    record_event(project=people.project, name="run.finished", data={"run": 1})
+    WebhookDelivery.objects.update(state="dead", attempts=10)
+    delivery = WebhookDelivery.objects.get()
+    choose(page, WebhookDelivery, delivery, "Send again")
+    expect(page.get_by_text("Sent again: 1")).to_be_visible()
+    delivery.refresh_from_db()
+    assert (delivery.state, delivery.attempts) == ("pending", 0)
+    choose(page, WebhookEndpoint, endpoint, "Give another secret")
+    assert page.locator("pre code").inner_text() not in (secret, "")
+    choose(page, WebhookEndpoint, endpoint, "Remove")
+    delivery.refresh_from_db()
+    assert delivery.state == "dead"
 
 
 def test_a_judgement_is_taken_back(page: Page, people: Cast, operator: User) -> None:

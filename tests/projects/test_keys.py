@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone
 
@@ -68,7 +70,10 @@ def test_expired_and_revoked_keys_are_dead(cast: Cast):
     _, fresh = create_api_key(
         project=cast.project, name="a", scopes=scopes, actor=SYSTEM, expires=now + timedelta(hours=1)
     )
-    _, expired = create_api_key(project=cast.project, name="b", scopes=scopes, actor=SYSTEM, expires=now)
+    ended, expired = create_api_key(
+        project=cast.project, name="b", scopes=scopes, actor=SYSTEM, expires=now + timedelta(hours=1)
+    )
+    ApiKey.objects.filter(pk=ended.pk).update(expires=now)
     row, revoked = create_api_key(project=cast.project, name="c", scopes=scopes, actor=SYSTEM)
     assert status(f"Bearer {revoked}") == 200
     assert revoke_api_key(key=row, actor=SYSTEM) and not revoke_api_key(key=row, actor=SYSTEM)
@@ -87,6 +92,10 @@ def test_expired_and_revoked_keys_are_dead(cast: Cast):
         ("post", "feedback/batch", "feedback:write"),
         ("get", "feedback", "feedback:read"),
         ("delete", "feedback/01890a5d-ac96-774b-bcce-b302099a8057", "feedback:write"),
+        ("get", "keys", "manage"),
+        ("post", "keys", "manage"),
+        ("post", "keys/01890a5d-ac96-774b-bcce-b302099a8057/rotate", "manage"),
+        ("delete", "keys/01890a5d-ac96-774b-bcce-b302099a8057", "manage"),
     ],
 )
 def test_each_operation_needs_its_scope(cast: Cast, method: str, path: str, scope: str):
@@ -121,3 +130,72 @@ def test_the_last_use_is_noted_once_a_minute(cast: Cast):
     assert status(f"Bearer {cast.key}") == 200
     last = ApiKey.objects.get(pk=cast.api_key.pk).last_used
     assert last is not None and last > first
+
+
+# --- keys by REST ----------------------------------------------------------------------------------------
+def test_a_key_is_made_listed_and_revoked(cast: Cast):
+    expires = (timezone.now() + timedelta(days=1)).isoformat()
+    body = {"name": "robot", "scopes": ["data:read"], "expires": expires}
+    made = cast.post("keys", body, key=cast.manage_key)
+    assert made.status_code == 201
+    value = made.json()["key"]
+    assert status(f"Bearer {value}") == 200
+    listed = cast.get("keys", key=cast.manage_key)
+    assert value not in listed.content.decode()
+    [row] = [one for one in listed.json()["items"] if one["name"] == "robot"]
+    assert row["scopes"] == ["data:read"] and row["last_used"] is not None and row["expires"]
+    for _ in range(2):
+        revoked = cast.delete(f"keys/{row['id']}", key=cast.manage_key)
+        assert (revoked.status_code, revoked.json()["revoked"] is None) == (200, False)
+    assert status(f"Bearer {value}") == 401
+    assert cast.delete(f"keys/{row['id']}", key=cast.foreign_key).status_code == 404
+
+
+def test_a_rotated_key_is_good_with_both_values_for_a_while(cast: Cast):
+    path = f"keys/{cast.api_key.pk}/rotate"
+    rotated = cast.post(path, {"grace_seconds": 60}, key=cast.manage_key)
+    assert rotated.status_code == 200
+    second = rotated.json()["key"]
+    assert second != cast.key and second.split("_")[1] == cast.key.split("_")[1]
+    assert [status(f"Bearer {key}") for key in (cast.key, second)] == [200, 200]
+    ApiKey.objects.filter(pk=cast.api_key.pk).update(previous_until=timezone.now())
+    assert [status(f"Bearer {key}") for key in (cast.key, second)] == [401, 200]
+    third = cast.post(path, {"grace_seconds": 0}, key=cast.manage_key).json()["key"]
+    assert [status(f"Bearer {key}") for key in (cast.key, second, third)] == [401, 401, 200]
+    ApiKey.objects.filter(pk=cast.api_key.pk).update(revoked=timezone.now())
+    refused = cast.post(path, key=cast.manage_key)
+    assert (refused.status_code, error_of(refused)["code"]) == (409, "key_not_usable")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "param"),
+    [
+        ({"name": "x", "scopes": []}, 422, "scopes"),
+        ({"name": "x", "scopes": ["root"]}, 422, "scopes"),
+        ({"name": "", "scopes": ["generate"]}, 422, "name"),
+        ({"name": "x" * 101, "scopes": ["generate"]}, 422, "name"),
+        ({"name": "x", "scopes": ["generate"], "expires": "tomorrow"}, 422, "expires"),
+        ({"name": "x", "scopes": ["generate"], "expires": "2020-01-01T00:00:00Z"}, 422, "expires"),
+        ({"name": "x", "scopes": ["generate"], "prefix": "mine"}, 422, "prefix"),
+        ({"name": "x", "scopes": ["feedback:write"]}, 403, None),
+    ],
+)
+def test_keys_that_cannot_be_made(cast: Cast, body: dict[str, object], code: int, param: str | None):
+    scopes = ["manage", "generate"]
+    _, mine = create_api_key(project=cast.project, name="manager", scopes=scopes, actor=SYSTEM)
+    refused = cast.post("keys", body, key=mine)
+    assert (refused.status_code, error_of(refused)["param"]) == (code, param)
+
+
+def test_a_key_by_the_command_line(cast: Cast):
+    out = StringIO()
+    command = ["--project", "kitchen", "--name", "robot", "--scopes", "data:read", "--days", "1"]
+    call_command("create_key", *command, stdout=out)
+    first = out.getvalue().strip()
+    key = ApiKey.objects.get(name="robot")
+    assert key.expires is not None and key.expires - timezone.now() < timedelta(days=1)
+    out = StringIO()
+    call_command("rotate_key", key.prefix, "--grace-hours", "0", stdout=out)
+    assert [status(f"Bearer {value}") for value in (first, out.getvalue().strip())] == [401, 200]
+    with pytest.raises(CommandError, match="There is no key nobody"):
+        call_command("rotate_key", "nobody")

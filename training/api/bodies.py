@@ -51,10 +51,6 @@ class EvaluationBody(StrictBody):
     sample: bool = False
 
 
-class NothingBody(StrictBody):
-    """An empty object."""
-
-
 class DeploymentBody(StrictBody):
     """Promote a version (`share` below 1: as a canary), or roll back to the one before.
 

@@ -18,12 +18,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer, list_of
 from inference.artifact import ArtifactError, verify
 from projects.bodies import parse_body
 from projects.errors import Conflict, Invalid, NotFound
+from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import Paging, key_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
 from training.api.answers import DatasetSerializer, PreviewSerializer
 from training.api.bodies import DatasetBody
@@ -45,6 +45,7 @@ class CompileDataset(APIView):
         request=DatasetBody,
         responses={201: DatasetSerializer, 200: PreviewSerializer, 422: ErrorSerializer},
     )
+    @idempotent(atomic=False)
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)

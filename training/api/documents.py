@@ -10,10 +10,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer
 from projects.bodies import NDJSONParser, parse_body, parse_json
 from projects.errors import Invalid, Problem
-from projects.rest import key_of, read_query
+from projects.idempotency import idempotent
+from projects.rest import ErrorSerializer, key_of, read_query
 from training.api.answers import DocumentsImportedSerializer
 from training.api.bodies import DocumentLine
 from training.services.documents import Text, record_documents
@@ -33,6 +33,7 @@ class ImportDocuments(APIView):
         request={"application/x-ndjson": DocumentLine},
         responses={200: DocumentsImportedSerializer, 422: ErrorSerializer},
     )
+    @idempotent(atomic=False)  # it commits as it reads
     def post(self, request: Request) -> Response:
         read_query(request)
         project = key_of(request).project

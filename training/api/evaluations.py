@@ -8,14 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer, list_of
+from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
 from projects.errors import NotFound
+from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import Paging, key_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
 from training.api.answers import EvaluationInListSerializer, EvaluationSerializer
-from training.api.bodies import EvaluationBody, NothingBody
+from training.api.bodies import EvaluationBody
 from training.models import Evaluation
 from training.services.evaluations import create_evaluation, decide
 from training.services.references import find_version
@@ -35,6 +36,7 @@ class CreateEvaluation(APIView):
         request=EvaluationBody,
         responses={201: EvaluationSerializer, 422: ErrorSerializer, 503: ErrorSerializer},
     )
+    @idempotent(atomic=False)  # it has engines load versions
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)
@@ -94,6 +96,7 @@ class DecideEvaluation(APIView):
         request=NothingBody,
         responses={200: EvaluationSerializer, 409: ErrorSerializer},
     )
+    @idempotent(atomic=False)  # it has engines load versions
     def post(self, request: Request, number: int) -> Response:
         key = key_of(request)
         read_query(request)

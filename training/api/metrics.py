@@ -13,11 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer
 from feedback.stats import version_quality
 from inference.stats import version_latency
 from projects.errors import Invalid
-from projects.rest import UtcField, key_of, read_query
+from projects.rest import ErrorSerializer, UtcField, key_of, read_query
 
 MAX_WINDOW = timedelta(days=92)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}

@@ -8,14 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer, list_of
+from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
 from projects.errors import NotFound
+from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import Paging, key_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
 from training.api.answers import RunSerializer
-from training.api.bodies import NothingBody, RunBody
+from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
 from training.models import Run
 from training.services.runs import cancel_run, create_run
@@ -30,6 +31,7 @@ class CreateRun(APIView):
     @extend_schema(
         operation_id="create_run", request=RunBody, responses={201: RunSerializer, 422: ErrorSerializer}
     )
+    @idempotent(atomic=False)  # it may compile a dataset
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)
@@ -80,6 +82,7 @@ class CancelRun(APIView):
     @extend_schema(
         operation_id="cancel_run", request=NothingBody, responses={200: RunSerializer, 409: ErrorSerializer}
     )
+    @idempotent()
     def post(self, request: Request, number: int) -> Response:
         key = key_of(request)
         read_query(request)

@@ -9,10 +9,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import ErrorSerializer, list_of
 from inference.models import Deployment, Version
 from projects.bodies import parse_body
-from projects.rest import Paging, key_of, read_query
+from projects.idempotency import idempotent
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
 from training.api.answers import DeploymentSerializer, VersionSerializer
 from training.api.bodies import DeploymentBody
@@ -72,6 +72,7 @@ class Deploy(APIView):
         request=DeploymentBody,
         responses={201: DeploymentSerializer, 409: ErrorSerializer, 503: ErrorSerializer},
     )
+    @idempotent(atomic=False)  # it has engines load a version
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)

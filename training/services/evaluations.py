@@ -16,6 +16,7 @@ from inference.services.versions import mark_candidate, release_candidate
 from projects.errors import Conflict, Invalid, NotFound, Problem, Unavailable
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
+from projects.services.outbox import record_event
 from training.models import Evaluation, Policy
 from training.services.gate import decide_verdict, win_rate
 from training.services.guards import check_guards, latency
@@ -161,21 +162,37 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
             "champion": latency(answers[evaluation.champion_id]),
         },
     }
-    _update(
-        evaluation,
-        status=Evaluation.Status.DECIDED,
-        verdict=decision.verdict,
-        reason=decision.reason,
-        numbers=numbers,
-        decided=timezone.now(),
-    )
-    record_audit(
-        project=evaluation.project,
-        actor=actor,
-        action="evaluation.decided",
-        subject=f"evaluation:{evaluation.number}",
-        detail={"verdict": decision.verdict, "n": result.n, "win_rate": result.win_rate},
-    )
+    with transaction.atomic():
+        _update(
+            evaluation,
+            status=Evaluation.Status.DECIDED,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            numbers=numbers,
+            decided=timezone.now(),
+        )
+        record_audit(
+            project=evaluation.project,
+            actor=actor,
+            action="evaluation.decided",
+            subject=f"evaluation:{evaluation.number}",
+            detail={"verdict": decision.verdict, "n": result.n, "win_rate": result.win_rate},
+        )
+        record_event(
+            project=evaluation.project,
+            name="evaluation.decided",
+            data={
+                "evaluation": evaluation.number,
+                "candidate": evaluation.candidate.label,
+                "champion": evaluation.champion.label,
+                "verdict": decision.verdict,
+                "reason": decision.reason,
+                "n": result.n,
+                "win_rate": result.win_rate,
+                "ci_low": result.ci_low,
+                "ci_high": result.ci_high,
+            },
+        )
     _follow(evaluation, policy)
     return evaluation
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from projects.errors import Conflict, Invalid, NotFound
 from projects.models import Project
 from projects.services import Actor, record_audit
+from projects.services.outbox import record_event
 from training.models import Dataset, Run
 from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
 from training.services.methods import check_preflight, fill_config, find_method
@@ -89,6 +90,7 @@ def create_run(
     return run
 
 
+@transaction.atomic
 def cancel_run(*, run: Run, actor: Actor) -> Run:
     """Call a run off: at once while it waits, else with its next tick. Raises RunOver when it is over."""
     waiting = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED).update(
@@ -105,7 +107,15 @@ def cancel_run(*, run: Run, actor: Actor) -> Run:
         raise RunOver(f"Run {run.number} is over: it {run.status}.")
     record_audit(project=run.project, actor=actor, action="run.cancelled", subject=f"run:{run.number}")
     run.refresh_from_db()
+    if waiting:
+        tell_end(run)
     return run
+
+
+def tell_end(run: Run, *, version: str | None = None) -> None:
+    """The event of a run that is over, whichever way. Call it where the row is written."""
+    data = {"run": run.number, "method": run.method, "status": run.status, "cause": run.cause}
+    record_event(project=run.project, name="run.finished", data={**data, "version": version})
 
 
 def _check_dataset(project: Project, dataset: Dataset, wanted: str) -> None:

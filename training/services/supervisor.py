@@ -31,6 +31,7 @@ from training.services import rundir
 from training.services.events import take_over_events
 from training.services.leases import claim_run, update_held
 from training.services.methods import METHODS
+from training.services.runs import tell_end
 
 logger = logging.getLogger(__name__)
 
@@ -184,6 +185,7 @@ def _publish(run: Run) -> None:
                 project=run.project, kind=Version.Kind.ADAPTER, artifact=artifact, actor=SYSTEM
             )
             Run.objects.filter(pk=run.pk).update(version=version)
+            tell_end(run, version=version.label)
     except (ArtifactError, DamagedArtifact) as error:
         run.status = Run.Status.RUNNING  # the transaction took the update back
         _fail(run, Run.Cause.INTERNAL, f"What the run published is damaged: {error}.")
@@ -216,9 +218,11 @@ def _fail(run: Run, cause: Run.Cause, message: str) -> None:
 
 
 def _end(run: Run, status: Run.Status, cause: Run.Cause, message: str) -> None:
-    if update_held(
-        run, status=status, cause=cause, message=message[:4000], lease_until=None, finished=timezone.now()
-    ):
+    values = {"status": status, "cause": cause, "message": message[:4000], "lease_until": None}
+    with transaction.atomic():
+        if not update_held(run, finished=timezone.now(), **values):
+            return
+        tell_end(run)
         record_audit(
             project=run.project,
             actor=SYSTEM,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
 
 from projects.errors import Problem
 from projects.models import ApiKey, Project
@@ -24,13 +26,19 @@ class Command(BaseCommand):
             help="default: all; " + ", ".join(ApiKey.Scope.values),
         )
 
+        parser.add_argument("--days", type=float, help="after so many it expires; never when left out")
+
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
             raise CommandError(f"There is no project {options['project']}.")
         try:
             _, value = create_api_key(
-                project=project, name=options["name"], scopes=options["scopes"], actor=SYSTEM
+                project=project,
+                name=options["name"],
+                scopes=options["scopes"],
+                expires=timezone.now() + timedelta(days=options["days"]) if options["days"] else None,
+                actor=SYSTEM,
             )
         except Problem as problem:
             raise CommandError(problem.message) from problem
