@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from training.recipes.config import Config, TrainingConfig
+from training.recipes.config import Config, KtoConfig, TrainingConfig
 
 # Where rows of a kind are missing, what a person may look at.
 HINTS = {
@@ -16,11 +16,14 @@ HINTS = {
 def preflight(config: Config, counts: Mapping[str, int], lengths: Sequence[int] | None = None) -> list[str]:
     """Sentences that say what to mend; empty when the run may start.
 
-    `counts` are rows by part ({"train": 130, "heldout": 20}), and more where the method asks for it.
+    `counts` are rows by part ({"train": 130, "heldout": 20}), and more where it is known: `wanted` and
+    `unwanted` of labels.
     `lengths` are tokens, one a training row (of a pair its prompt and longer answer), when they are known.
     """
     found = config.problems()
     found += _rows(config, counts.get("train", 0))
+    if isinstance(config, KtoConfig) and "wanted" in counts:
+        found += _labels(counts["wanted"], counts["unwanted"])
     if lengths:
         found += _lengths(config, lengths)
     return found
@@ -35,6 +38,16 @@ def _rows(config: Config, rows: int) -> list[str]:
         return [
             f"batch_size is {config.batch_size} and there are {rows} {unit}: the whole run would be "
             f"{config.epochs} step(s). Set batch_size to {max(1, rows // 8)} or less."
+        ]
+    return []
+
+
+def _labels(wanted: int, unwanted: int) -> list[str]:
+    if not wanted or not unwanted:
+        only, other = ("wanted", "unwanted") if wanted else ("unwanted", "wanted")
+        return [
+            f"All labels are {only}. KTO learns from the difference: collect some {other} answers too, or "
+            "train on the wanted ones with SFT."
         ]
     return []
 

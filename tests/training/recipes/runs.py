@@ -55,6 +55,19 @@ def answers(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
+def labels(count: int, seed: int, *, wanted_of_four: int = 2) -> list[dict[str, Any]]:
+    """Rows of the format unpaired, so many of four wanted."""
+    return [
+        {
+            "prompt": row["prompt"],
+            "completion": row["chosen" if number % 4 < wanted_of_four else "rejected"],
+            "label": number % 4 < wanted_of_four,
+            "feedback_ids": row["feedback_ids"],
+        }
+        for number, row in enumerate(pairs(count, seed))
+    ]
+
+
 def build_run(
     folder: Path,
     base: Path,

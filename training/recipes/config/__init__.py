@@ -5,6 +5,7 @@ A run's `run.json` holds all of them, never a part: a default that changes here 
 
 from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
+from training.recipes.config.kto import KtoConfig
 from training.recipes.config.reward import RewardConfig
 from training.recipes.config.sft import SftConfig
 
@@ -12,6 +13,16 @@ CONFIGS: dict[str, type[Config]] = {
     "dpo": DpoConfig,
     "sft": SftConfig,
     "reward": RewardConfig,
+    "kto": KtoConfig,
 }
 
-__all__ = ["CONFIGS", "Config", "ConfigError", "DpoConfig", "RewardConfig", "SftConfig", "TrainingConfig"]
+__all__ = [
+    "CONFIGS",
+    "Config",
+    "ConfigError",
+    "DpoConfig",
+    "KtoConfig",
+    "RewardConfig",
+    "SftConfig",
+    "TrainingConfig",
+]
