@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +42,7 @@ class AdapterConfig(BaseModel):
     modules_to_save: Annotated[list[str], Field(max_length=0)] | None = None
     layer_replication: Annotated[list[Any], Field(max_length=0)] | None = None
     trainable_token_indices: None = None
+    auto_map: None = None  # names code in the folder; nothing here would run it
 
     def scale(self, name: str, *, rank: int) -> float:
         """alpha / r, or alpha / sqrt(r) with rsLoRA; a pattern names modules by the end of their path."""
@@ -55,17 +55,35 @@ class AdapterConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """What an adapter adds to one layer: scale * up @ down."""
+
+    name: str  # of the layer
+    weight: torch.Tensor  # of the layer in the base, (out, in)
+    down: torch.Tensor  # (r, in)
+    up: torch.Tensor  # (out, r)
+    scale: float
+
+    def delta(self) -> torch.Tensor:
+        """(out, in) in fp32."""
+        device = self.weight.device
+        product = self.up.to(device, torch.float32) @ self.down.to(device, torch.float32)
+        return product * self.scale
+
+
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """An adapter in memory."""
 
     config: AdapterConfig
     tensors: dict[str, torch.Tensor]
 
-    def updates(self, base: nn.Module, *, is_tied: bool) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """(module, its weight in the base, the update in fp32); every tensor of the adapter is used once.
+    def updates(self, base: nn.Module, *, is_tied: bool) -> list[Update]:
+        """One for each layer that it changes; every tensor of the adapter is used once.
 
         `is_tied` says that the output layer is the embedding. Raises InvalidRequest on what does not fit.
         """
+        found: list[Update] = []
         left = set(self.tensors)
         modules = dict(base.named_modules())
         for key in sorted(self.tensors):
@@ -84,10 +102,11 @@ class Adapter:
             if shapes != ((weight.shape[0], down.shape[0]), (down.shape[0], weight.shape[1])):
                 raise _refusal(f"{key} does not fit a layer of {tuple(weight.shape)}")
             left -= {key, other}
-            product = up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32)
-            yield name, weight, product * self.config.scale(name, rank=down.shape[0])
+            scale = self.config.scale(name, rank=down.shape[0])
+            found.append(Update(name=name, weight=weight, down=down, up=up, scale=scale))
         if left:
             raise _refusal(f"the adapter holds {min(left)}, which cannot be merged")
+        return found
 
 
 def read_adapter(folder: Path, manifest: dict[str, Any]) -> Adapter:
@@ -101,7 +120,7 @@ def read_adapter(folder: Path, manifest: dict[str, Any]) -> Adapter:
         config = AdapterConfig.model_validate_json(settings)
         for pattern in config.alpha_pattern or {}:
             re.compile(pattern)
-        return Adapter(config, safetensors.torch.load(weights))
+        tensors = safetensors.torch.load(weights)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"])
@@ -110,6 +129,10 @@ def read_adapter(folder: Path, manifest: dict[str, Any]) -> Adapter:
         ) from error
     except (re.error, safetensors.SafetensorError) as error:
         raise _refusal(f"{folder.name} cannot be read: {error}") from error
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise _refusal(f"the numbers of {key} are not finite")
+    return Adapter(config, tensors)
 
 
 def _read(folder: Path, name: str, manifest: dict[str, Any]) -> bytes:

@@ -17,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from inference.artifact import ArtifactError
-from inference.engine.completions import Completion, admit
+from inference.engine.admission import Admission
+from inference.engine.completions import Completion
 from inference.engine.errors import EngineError, InvalidRequest, TooLarge, TooSlow, Unauthorized
 from inference.engine.metrics import Metrics
 from inference.engine.options import Options
@@ -26,6 +27,7 @@ from inference.engine.versions import Versions
 
 log = logging.getLogger("ratchet.engine")
 BODY_TIMEOUT_S = 30.0
+READER_GRACE_S = 1.0  # the answer's own deadline comes first, and is told to who still reads
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -34,6 +36,7 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
     """The application. `on_failure` is called when the base model cannot be loaded."""
     metrics = Metrics()
     versions = Versions(options, metrics)
+    admission = Admission(versions, metrics, options)
 
     async def load_base() -> None:
         try:
@@ -55,22 +58,20 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
 
     async def chat_completions(request: Request) -> Response:
         body = parse(ChatRequest, await _read_body(request, options.max_body_bytes))
-        answer = await admit(body, versions=versions, metrics=metrics, options=options)
+        answer = await admission.admit(body)
         return _Stream(answer) if body.stream else await _whole(answer, request)
 
     async def models(request: Request) -> Response:
-        return JSONResponse(
-            {"object": "list", "data": [versions.card(version) for version in versions.all()]}
-        )
+        return JSONResponse({"object": "list", "data": [version.card() for version in versions.all()]})
 
     async def load(request: Request) -> Response:
         body = parse(LoadRequest, await _read_body(request, options.max_body_bytes))
         try:
             # Shielded: a client that leaves does not leave a version half loaded.
-            version = await asyncio.shield(versions.load(body.lora_name, body.lora_path))
+            version = await asyncio.shield(versions.load(body.lora_name, body.lora_path, pinned=body.pinned))
         except ArtifactError as error:
             raise InvalidRequest(str(error), code="bad_artifact", param="lora_path") from error
-        return JSONResponse(versions.card(version))
+        return JSONResponse(version.card())
 
     async def unload(request: Request) -> Response:
         body = parse(UnloadRequest, await _read_body(request, options.max_body_bytes))
@@ -78,8 +79,8 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
         return JSONResponse({"id": body.lora_name, "object": "model", "deleted": True})
 
     async def health(request: Request) -> Response:
-        ready = versions.is_ready
-        return JSONResponse({"status": "ok" if ready else "unavailable"}, status_code=200 if ready else 503)
+        state = versions.health()
+        return JSONResponse(state, status_code=200 if state["status"] == "ok" else 503)
 
     async def exposition(request: Request) -> Response:
         for version in versions.all():
@@ -110,7 +111,7 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
     async def broken(request: Request, error: Exception) -> Response:
         return _refusal(EngineError("something went wrong in the engine; its log says what"))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/chat/completions", guarded(chat_completions), methods=["POST"]),
             Route("/v1/models", guarded(models)),
@@ -122,6 +123,8 @@ def build_app(options: Options, *, on_failure: Callable[[], None]) -> Starlette:
         exception_handlers={HTTPException: not_here, Exception: broken},
         lifespan=lifespan,
     )
+    app.state.versions = versions
+    return app
 
 
 class _Stream(Response):
@@ -142,7 +145,11 @@ class _Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         try:
-            await _until_gone(write(), receive)
+            # A reader that does not read, and does not leave either, blocks a send for good.
+            async with asyncio.timeout(self._answer.seconds_left + READER_GRACE_S):
+                await _until_gone(write(), receive)
+        except TimeoutError:
+            log.warning("a reader took too long and was dropped")
         finally:
             self._answer.close()
 

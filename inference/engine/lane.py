@@ -28,7 +28,8 @@ from inference.engine.sampling import Sampler, Sampling
 
 log = logging.getLogger("ratchet.engine")
 PAGE = 32  # tokens
-PREFILL = 128  # tokens of one step; a longer prompt is taken in pieces, so that it stalls nobody for long
+# Tokens of one step, on a CPU and on a GPU: a longer prompt is taken in pieces, so that it stalls nobody.
+PREFILL = (128, 1024)
 _numbers = itertools.count()
 
 
@@ -40,6 +41,7 @@ class Event:
     tokens: list[int]
     finish: str | None = None  # "stop" or "length"
     error: str | None = None
+    at: float = field(default_factory=time.monotonic)  # however late it is read
 
 
 @dataclass(eq=False, slots=True)
@@ -58,7 +60,12 @@ class Generation:
     @property
     def pages(self) -> int:
         """Cache that it may need at most."""
-        return -(-(len(self.prompt) + self.max_tokens) // PAGE)
+        return -(-self.tokens // PAGE)
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and answer, at most."""
+        return len(self.prompt) + self.max_tokens
 
 
 class Lane:
@@ -89,6 +96,7 @@ class Lane:
         self._idle = asyncio.Event()
         self._idle.set()
         self.restarts = 0
+        self._is_stopped = False
         self._manager = self._start()
 
     @property
@@ -100,6 +108,16 @@ class Lane:
         return len(self._waiting)
 
     @property
+    def waiting_tokens(self) -> int:
+        return sum(generation.tokens for generation in self._waiting)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds for which the thread has been at one step; 0 between two."""
+        since = self._manager.stepping_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
     def cache_usage(self) -> float:
         """Share of the cache that running answers may fill."""
         return self._pages_used / self._pages
@@ -109,9 +127,17 @@ class Lane:
         """Whether the generation thread takes work."""
         return self._manager.is_running() and self._manager.background_thread_status.fatal_error is None
 
-    def free_places(self) -> int:
-        """Answers that could start at once, if they are small."""
-        return 0 if self._waiting else self._max_running - len(self._running)
+    @property
+    def has_died(self) -> bool:
+        """Whether the thread ended without being told to."""
+        return not self.is_alive and not self._is_stopped
+
+    def free_places(self, tokens: int) -> int:
+        """Answers of so many tokens, prompt included, that would start at once."""
+        if self._waiting:
+            return 0
+        places = self._max_running - len(self._running)
+        return max(0, min(places, (self._pages - self._pages_used) // -(-tokens // PAGE)))
 
     def submit(self, generations: Sequence[Generation]) -> None:
         """Queue answers; each starts when a place and its cache are free, in order."""
@@ -144,6 +170,7 @@ class Lane:
 
     async def stop(self) -> None:
         """End the thread and let go of the cache. Answers still in it fail."""
+        self._is_stopped = True
         for generation in [*self._running.values(), *self._waiting]:
             self._fail(generation, "the version was unloaded")
         self._waiting.clear()
@@ -258,7 +285,7 @@ class _Manager(ContinuousBatchingManager):
             continuous_batching_config=ContinuousBatchingConfig(
                 num_blocks=pages,
                 page_size=PAGE,
-                max_batch_tokens=max(PREFILL, max_running),
+                max_batch_tokens=max(PREFILL[model.device.type == "cuda"], max_running),
                 max_requests_per_batch=max_running,
                 # Shared prefixes change the shapes of a prefill, and with them the bits of its logits: an
                 # answer would depend on what was asked before it.
@@ -268,11 +295,14 @@ class _Manager(ContinuousBatchingManager):
         )
         self.logit_processor = Sampler()
         self.output_router = router
+        self.stepping_since: float | None = None
         self._torch_threads = threads
         self._turns = turns
 
     def _run_generation_loop(self) -> None:
         torch.set_num_threads(self._torch_threads)  # a setting of each thread
+        if self.model.device.type == "cuda":
+            self.warmup()  # captures CUDA graphs, where the library uses them: with flash attention
         super()._run_generation_loop()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
@@ -284,10 +314,12 @@ class _Manager(ContinuousBatchingManager):
             super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
 
     def _generation_step(self) -> None:
+        self.stepping_since = time.monotonic()
         with self._turns:
             if self._plans:
                 attention.set_plan(self._plan_step())
             super()._generation_step()
+        self.stepping_since = None
 
     def _plan_step(self) -> attention.Plan:
         """Lengths and places of the batch that was just prepared."""

@@ -14,8 +14,10 @@ from inference.engine.errors import OutOfMemory
 from inference.engine.options import Options
 
 GIB = 1 << 30
-PLANNED_VERSIONS = 4  # champion, previous, canary, candidate
+USUAL_VERSIONS = 4  # champion, previous, canary, candidate: caches are made small enough for so many
 USUAL_TOKENS = 512  # of prompt and answer: no more cache than this is set aside for each running answer
+CPU_GIB = 6.0
+GPU_SHARE = 0.85  # the rest is for activations and for the kernels themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +34,30 @@ class MemoryPlan:
         """Cache of one version."""
         return self.cache_tokens * self.numbers_a_token * dtype.itemsize
 
-    def refuse_another(self, *, used: int, dtype: torch.dtype) -> None:
-        """Raise OutOfMemory when one more version would not fit beside `used` bytes of versions."""
-        needed = self.base_bytes + self.cache_bytes(dtype)
-        spent = used + self.base_bytes  # and the checkpoint, from which versions are made
-        if spent + needed > self.limit:
-            raise OutOfMemory(
-                f"no memory for another version: {spent / GIB:.1f} of {self.limit / GIB:.1f} GiB are in use, "
-                f"{needed / GIB:.1f} more are needed: unload one, or raise --memory-gb"
-            )
+    def lacking(self, needed: int, *, used: int) -> int:
+        """Bytes to be freed before a version of `needed` bytes fits beside `used` bytes of versions."""
+        return used + self.base_bytes + needed - self.limit  # and the checkpoint, of which versions are made
 
 
 def plan_memory(
-    options: Options, config: PretrainedConfig, *, base_bytes: int, dtype: torch.dtype
+    options: Options, config: PretrainedConfig, *, base_bytes: int, dtype: torch.dtype, device: torch.device
 ) -> MemoryPlan:
     """The plan for a model of `base_bytes`. Raises OutOfMemory when not even one long answer would fit."""
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     numbers = 2 * config.num_hidden_layers * heads * width
-    limit = int(options.memory_gb * GIB)
-    left = limit - (PLANNED_VERSIONS + 1) * base_bytes  # one more for the checkpoint
-    affordable = left // PLANNED_VERSIONS // (numbers * dtype.itemsize)
+    limit = memory_limit(options, device)
     max_model_len = min(options.max_model_len, config.max_position_embeddings)
-    if affordable < max_model_len:
+    # A large model on a small machine: fewer versions beside each other, down to the base and one more.
+    for versions in range(USUAL_VERSIONS, 1, -1):
+        left = limit - (versions + 1) * base_bytes  # one more for the checkpoint
+        affordable = left // versions // (numbers * dtype.itemsize)
+        if affordable >= max_model_len:
+            break
+    else:
         raise OutOfMemory(
-            f"--memory-gb {options.memory_gb} is too little: beside {PLANNED_VERSIONS + 1} times "
-            f"{base_bytes / GIB:.1f} GiB of weights, {max_model_len} tokens do not fit for each version"
+            f"{limit / GIB:.1f} GiB are too little: beside 3 times {base_bytes / GIB:.1f} GiB of weights, "
+            f"{max_model_len} tokens do not fit for each version: raise --memory-gb or lower --max-model-len"
         )
     return MemoryPlan(
         limit=limit,
@@ -66,6 +66,15 @@ def plan_memory(
         cache_tokens=min(affordable, max(options.max_running * USUAL_TOKENS, max_model_len)),
         numbers_a_token=numbers,
     )
+
+
+def memory_limit(options: Options, device: torch.device) -> int:
+    """Bytes for all versions: what was said, else what the device allows."""
+    if options.memory_gb:
+        return int(options.memory_gb * GIB)
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE)
+    return int(CPU_GIB * GIB)
 
 
 def give_back() -> None:

@@ -38,6 +38,9 @@ class Metrics:
         self.restarts = Counter(
             "ratchet_engine_restarts", "Generation threads that died", one, registry=registry
         )
+        self.evicted = Counter(
+            "ratchet_engine_evicted", "Versions unloaded to make room for another", registry=registry
+        )
         self.load_seconds = Histogram("ratchet_engine_load_seconds", "Loading an adapter", registry=registry)
 
     def forget(self, name: str) -> None:

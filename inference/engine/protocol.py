@@ -46,6 +46,7 @@ class Message(_Body):
 
 class StreamOptions(_Body):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None  # vLLM's: each chunk says how many tokens its choice has
 
 
 class ChatRequest(_Body):
@@ -86,12 +87,19 @@ class ChatRequest(_Body):
     def wants_usage_chunk(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def wants_usage_in_every_chunk(self) -> bool:
+        return self.wants_usage_chunk and bool(
+            self.stream_options and self.stream_options.continuous_usage_stats
+        )
+
 
 class LoadRequest(_Body):
     """Body of POST /v1/load_lora_adapter."""
 
     lora_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,127}$")]
     lora_path: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")]
+    pinned: bool | None = None  # ours: never unloaded to make room for another. vLLM ignores it
 
 
 class UnloadRequest(_Body):
@@ -125,11 +133,17 @@ def usage(*, prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 
 def chunk(
-    head: dict[str, Any], *, index: int, delta: dict[str, str], finish: str | None = None
+    head: dict[str, Any],
+    *,
+    index: int,
+    delta: dict[str, str],
+    finish: str | None = None,
+    counted: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """One frame of a stream. `head` holds id, created, model and fingerprint."""
+    """One frame of a stream. `head` holds id, created, model and fingerprint; `counted` is usage so far."""
     choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {**head, "object": "chat.completion.chunk", "choices": [choice]}
+    frame = {**head, "object": "chat.completion.chunk", "choices": [choice]}
+    return {**frame, "usage": counted} if counted else frame
 
 
 def usage_chunk(head: dict[str, Any], counted: dict[str, int]) -> dict[str, Any]:

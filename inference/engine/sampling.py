@@ -59,6 +59,10 @@ class Sampling:
         return struct.unpack("<5i", struct.pack("<ffiq", self.temperature, self.top_p, self.top_k, self.key))
 
 
+GREEDY = Sampling(temperature=0.0, top_p=1.0, top_k=1, key=0)
+COLD = 1e-5  # a temperature below this is greedy: divided by it, logits are no numbers any more
+
+
 class Sampler(ContinuousBatchingLogitsProcessorList):
     """The library's list of processors, with one rule in it. Every row's choice gets an infinite score."""
 
@@ -74,14 +78,18 @@ class Sampler(ContinuousBatchingLogitsProcessorList):
 
     def fill_defaults(self, int32_tensor: torch.Tensor) -> None:
         """Rows without a request: greedy. `int32_tensor` is (ROWS, 1)."""
-        int32_tensor.copy_(torch.tensor([*Sampling(0.0, 1.0, 1, 0).packed(), 0], dtype=torch.int32)[:, None])
+        int32_tensor.copy_(torch.tensor([*GREEDY.packed(), 0], dtype=torch.int32)[:, None])
 
     def prepare_tensor_args(
         self, requests_in_batch: list[FutureRequestState], arg_storage: torch.Tensor
     ) -> torch.Tensor:
         """Write the settings of the requests that get a token into `arg_storage`, (ROWS, requests)."""
         columns = [
-            (*future.state.logit_processor_kwargs["sampling"].packed(), future.state.position_offset)
+            # The library's own requests, which warm up the graphs of a GPU, bring no settings.
+            (
+                *future.state.logit_processor_kwargs.get("sampling", GREEDY).packed(),
+                future.state.position_offset,
+            )
             for future in requests_in_batch
             if future.has_new_token
         ]
@@ -107,7 +115,7 @@ def choose(scores: torch.Tensor, arguments: torch.Tensor) -> torch.Tensor:
     top_k = settings[2][:, None]
     top, tokens = scores.topk(min(MAX_TOP_K, scores.size(1)), dim=1)  # (R, 64), likeliest first
 
-    greedy = temperature <= 0
+    greedy = temperature < COLD
     top = top / torch.where(greedy, 1.0, temperature)
     rank = torch.arange(top.size(1), device=top.device)  # (64,)
     top = top.masked_fill(rank >= top_k, -torch.inf)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from inference.engine.adapter import read_adapter
+from inference.engine.adapter import Adapter, Update
 from inference.engine.errors import InvalidRequest
 from inference.engine.packed import PackedLinear, can_pack
 
@@ -37,6 +37,17 @@ class Merged:
     error: float | None
     shift: float | None  # largest change of a logit on the probe, None for the base
 
+    @property
+    def is_base(self) -> bool:
+        return self.error is None
+
+
+def serving_device(wish: str) -> torch.device:
+    """The GPU where there is one, unless another is wished for."""
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wish)
+
 
 def serving_dtype(wish: str, device: torch.device) -> torch.dtype:
     """The fast one: bf16 on a GPU, and on a CPU that can multiply it; otherwise fp32."""
@@ -46,7 +57,8 @@ def serving_dtype(wish: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     flags = Path("/proc/cpuinfo")
     words = set(flags.read_text().split()) if flags.exists() else set()
-    return torch.bfloat16 if words & {"avx512_bf16", "amx_bf16"} else torch.float32
+    # The names that x86 and ARM give to it. AVX-512 alone is not enough: there bf16 is slower than fp32.
+    return torch.bfloat16 if words & {"avx512_bf16", "amx_bf16", "bf16"} else torch.float32
 
 
 class Weights:
@@ -66,20 +78,23 @@ class Weights:
         self.base = self._serving_copy(dtype, {})
         self._base_logits = probe(self.base.model)
 
-    def merge(self, folder: Path, manifest: dict[str, Any], turn: AbstractContextManager[Any]) -> Merged:
-        """The base plus the adapter in the folder, which `manifest` describes.
+    def size_of(self, adapter: Adapter) -> int:
+        """Bytes of the copy that the adapter needs. Raises InvalidRequest when it does not fit the base."""
+        return sum(update.weight.numel() for update in self._updates(adapter)) * self.dtype.itemsize
 
-        Raises ArtifactError when the bytes read are not those of the manifest, InvalidRequest when the
-        adapter cannot be served. The heavy arithmetic takes turns with the generation threads.
+    def merge(self, adapter: Adapter, turn: AbstractContextManager[Any]) -> Merged:
+        """The base plus the adapter. Raises InvalidRequest when it cannot be served.
+
+        The heavy arithmetic takes turns with the generation threads.
         """
-        adapter = read_adapter(folder, manifest)
         merged: dict[str, torch.Tensor] = {}
         lost = changed = 0.0
-        for name, weight, delta in adapter.updates(self._master, is_tied=self.config.tie_word_embeddings):
+        for update in self._updates(adapter):
             with turn:
+                delta, weight = update.delta(), update.weight
                 served = weight.to(self.dtype).float()
-                merged[name] = weight.float() + delta
-                lost += float((merged[name].to(self.dtype).float() - served - delta).square().sum())
+                merged[update.name] = weight.float() + delta
+                lost += float((merged[update.name].to(self.dtype).float() - served - delta).square().sum())
                 changed += float(delta.square().sum())
         if not changed > 0 or not math.isfinite(changed):
             raise InvalidRequest(
@@ -99,6 +114,9 @@ class Weights:
         # What is left is the noise of the casts to fp32, which no update causes.
         kept = 0.0 if dtype == torch.float32 and self.dtype != dtype else error
         return Merged(model=made.model, dtype=dtype, own_bytes=made.own_bytes, error=kept, shift=shift)
+
+    def _updates(self, adapter: Adapter) -> list[Update]:
+        return adapter.updates(self._master, is_tied=self.config.tie_word_embeddings)
 
     def _serving_copy(self, dtype: torch.dtype, replaced: dict[str, torch.Tensor]) -> Merged:
         """The base in `dtype` with the weights of `replaced`, sharing what is equal and not copying it."""

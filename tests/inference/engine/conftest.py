@@ -55,8 +55,9 @@ class Engine:
         assert frames.pop() == "[DONE]"
         return [json.loads(frame) for frame in frames]
 
-    def load(self, name: str, path: str | None = None) -> httpx.Response:
-        return self.http.post("/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path or name})
+    def load(self, name: str, path: str | None = None, **more) -> httpx.Response:
+        body = {"lora_name": name, "lora_path": path or name, **more}
+        return self.http.post("/v1/load_lora_adapter", json=body)
 
     def unload(self, name: str) -> httpx.Response:
         return self.http.post("/v1/unload_lora_adapter", json={"lora_name": name})
@@ -107,7 +108,10 @@ def start(tiny: Path, artifacts: Path, *flags: str) -> tuple[subprocess.Popen[by
 def processes(tiny, artifacts) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], int]]]:
     """Both engines, started together because starting takes most of its time in imports."""
     narrow = ("--max-running", "1", "--max-waiting", "2", "--request-timeout", "2", "--dtype", "float32")
-    running = {"wide": start(tiny, artifacts), "narrow": start(tiny, artifacts, *narrow)}
+    running = {
+        "wide": start(tiny, artifacts),
+        "narrow": start(tiny, artifacts, *narrow, "--memory-gb", "0.0023", "--max-waiting-tokens", "1000"),
+    }
     yield running
     for process, _ in running.values():
         process.terminate()
@@ -137,7 +141,7 @@ def engine(processes, artifacts) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def narrow(processes, artifacts) -> Iterator[Engine]:
-    """Makes one answer at a time, lets two wait, gives up after two seconds."""
+    """Makes one answer at a time, lets two wait, gives up after two seconds; memory for two adapters."""
     yield from connect(processes, "narrow", artifacts)
 
 

@@ -41,6 +41,19 @@ def test_no_usage_chunk_unless_it_is_asked_for(engine):
     assert all(frame["choices"] for frame in engine.stream(**FIXED))
 
 
+def test_each_chunk_counts_its_choices_tokens_when_asked(engine):
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *frames, last = engine.stream(n=2, max_tokens=6, ignore_eos=True, stream_options=options)
+    for index in (0, 1):
+        counts = [
+            frame["usage"]["completion_tokens"] for frame in frames if frame["choices"][0]["index"] == index
+        ]
+        assert counts[0] == 0
+        assert counts == sorted(counts)
+        assert counts[-1] == 6
+    assert last["usage"]["completion_tokens"] == 12
+
+
 def test_streamed_characters_are_whole(engine):
     """The tiny model's texts are full of broken bytes; what was sent early still stands at the end."""
     for seed in range(2):

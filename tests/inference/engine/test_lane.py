@@ -98,10 +98,10 @@ def test_a_thread_that_dies_is_replaced(weights):
             events: asyncio.Queue[Event] = asyncio.Queue()
             lane.submit(greedy([[5, 6, 7]] * 2, 400, events))
             await events.get()
-            # What a lane never lets through, and what kills the thread: a request without its sampling.
-            lane._manager.add_request([5], request_id="killer", max_new_tokens=1)
+            # What a lane never lets through, and what kills the thread: a token beyond the vocabulary.
+            lane._manager.add_request([10**6], request_id="killer", max_new_tokens=1)
             _, errors = await collect(events, 1)
-            assert "KeyError" in errors[0]
+            assert "IndexError" in errors[0]
             while lane.is_alive:
                 await asyncio.sleep(0.01)
             lane.restart()

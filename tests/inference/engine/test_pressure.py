@@ -52,6 +52,26 @@ def test_a_client_that_leaves_frees_its_place(engine, stream):
     assert "ratchet_engine_cancelled_total" in engine.http.get("/metrics").text
 
 
+def test_a_client_that_leaves_the_queue_frees_its_place(narrow):
+    async def leave() -> None:
+        async with client(narrow) as http:
+            first = asyncio.create_task(http.post("/v1/chat/completions", json=LONG))
+            while load_of(narrow)[0] == 0:
+                await asyncio.sleep(0.005)
+            second = asyncio.create_task(http.post("/v1/chat/completions", json=LONG))
+            while load_of(narrow)[1] == 0:
+                await asyncio.sleep(0.005)
+            second.cancel()
+            await asyncio.wait([second])
+            began = time.monotonic()
+            while load_of(narrow)[1] and not first.done():
+                await asyncio.sleep(0.005)
+            assert time.monotonic() - began < 0.2
+            assert (await first).status_code == 200
+
+    asyncio.run(leave())
+
+
 def test_a_stop_string_frees_its_place(engine):
     whole = engine.text(temperature=0, max_tokens=40, ignore_eos=True)
     engine.text(temperature=0, max_tokens=400, ignore_eos=True, stop=whole[4:7])
@@ -74,12 +94,34 @@ def test_more_than_may_wait_are_refused(narrow):
     assert load_of(narrow) == (0, 0)
 
 
+def test_tokens_that_wait_are_bounded(narrow):
+    """One runs; two may wait, with 1,000 tokens at most, prompts included."""
+
+    async def crowd() -> list[httpx.Response]:
+        async with client(narrow) as http:
+            asked: list[asyncio.Task[httpx.Response]] = []
+            short = await http.post("/v1/chat/completions", json={**LONG, "max_tokens": 1})
+            size = 505 - short.json()["usage"]["prompt_tokens"]
+            for _ in range(3):
+                asking = http.post("/v1/chat/completions", json={**LONG, "max_tokens": size})
+                asked.append(asyncio.create_task(asking))
+                while sum(load_of(narrow)) < len(asked) and not asked[-1].done():
+                    await asyncio.sleep(0.002)
+            return await asyncio.gather(*asked)
+
+    responses = asyncio.run(crowd())
+    assert {responses[0].status_code, responses[1].status_code} <= {200, 504}
+    assert responses[2].status_code == 429
+    assert "tokens" in responses[2].json()["error"]["message"]
+    assert responses[2].headers["Retry-After"] == "1"
+
+
 def test_an_answer_that_takes_too_long_is_given_up(narrow):
     """Three long answers one after the other do not fit into two seconds, unless the machine is very fast."""
 
     async def queue() -> list[httpx.Response]:
         async with client(narrow) as http:
-            plain = {**LONG, "n": 3, "max_tokens": 470}
+            plain = {**LONG, "n": 3, "max_tokens": 440}
             first = await http.post("/v1/chat/completions", json=plain)
             return [first, await http.post("/v1/chat/completions", json={**plain, "stream": True})]
 

@@ -5,6 +5,8 @@ import json
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 
 pytestmark = pytest.mark.model
 USER = [{"role": "user", "content": "Hi"}]
@@ -90,6 +92,55 @@ def test_a_body_that_is_no_request(engine, body):
     response = engine.http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+ANY = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=8),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+MESSAGE = some.fixed_dictionaries(
+    {},
+    optional={
+        "role": some.sampled_from(["system", "developer", "user", "assistant", "tool"]) | ANY,
+        "content": some.text(max_size=40) | some.lists(ANY, max_size=2) | ANY,
+        "name": ANY,
+    },
+)
+BODY = some.fixed_dictionaries(
+    {
+        # Never left out: a request that is right by chance would be answered at length.
+        "max_tokens": some.integers(1, 3) | some.sampled_from([0, -1, 2**31, 2**63, 1e300, "1", True, []]),
+        "messages": some.lists(MESSAGE, max_size=4) | ANY,
+    },
+    optional={
+        "model": some.just("tiny") | ANY,
+        "temperature": some.floats(0, 2) | some.sampled_from([5e-324, 1e-40, 1e-5]) | ANY,
+        "top_p": some.floats(0, 1) | some.sampled_from([5e-324, 1e-46]) | ANY,
+        "top_k": some.integers(-1, 64) | ANY,
+        "seed": some.integers(-(2**64), 2**65) | ANY,
+        "stop": some.text(max_size=3) | some.lists(some.text(max_size=3), max_size=5) | ANY,
+        "n": some.integers(0, 9) | ANY,
+        "stream": some.booleans() | ANY,
+        "stream_options": some.dictionaries(some.just("include_usage"), some.booleans()) | ANY,
+        "ignore_eos": some.booleans() | ANY,
+        "logit_bias": ANY,
+        "response_format": ANY,
+        "tools": ANY,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=BODY)
+def test_nothing_that_a_request_says_stops_the_engine(engine, body):
+    """A sensible answer or a sensible refusal; that the thread is alive is seen at the end of the test."""
+    content = json.dumps({"model": "tiny", **body}).encode(errors="surrogatepass")
+    response = engine.http.post("/v1/chat/completions", content=content)
+    assert response.status_code in (200, 400, 404), (body, response.text)
+    if response.status_code != 200:
+        assert set(response.json()["error"]) == {"type", "code", "message", "param"}
+    assert '"error"' not in response.text or response.status_code != 200
 
 
 def test_unknown_parameters_are_ignored(engine):

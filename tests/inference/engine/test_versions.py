@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -108,6 +109,7 @@ def test_names_are_plain(engine, name):
         {"bias": "all"},
         {"modules_to_save": ["lm_head"]},
         {"fan_in_fan_out": True},
+        {"auto_map": {"AutoModel": "modeling_evil.Evil"}},
     ],
 )
 def test_an_adapter_that_would_be_merged_wrongly_is_refused(engine, adapter, change):
@@ -127,6 +129,30 @@ def test_a_faint_update_is_served_in_fp32(engine):
     assert card["dtype"] == "float32"
     assert engine.text(**FIXED, model="faint")
     engine.unload("faint")
+
+
+def test_loading_stalls_no_stream(engine, loaded):
+    """Versions come and go while a stream runs: no gap of half a second in it, on a machine that has others
+    to serve; `bench/swap.py` has the number.
+    """
+    times = []
+    body = {"model": "v1", "max_tokens": 400, "ignore_eos": True, "stream": True, "temperature": 0}
+    body["messages"] = [{"role": "user", "content": "Hi"}]
+    changes = []
+
+    def change() -> None:
+        for name in ("v2", "v3"):
+            changes.append((engine.load(name).status_code, engine.unload(name).status_code))
+
+    with engine.http.stream("POST", "/v1/chat/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        thread = threading.Thread(target=change)
+        thread.start()
+        times += [time.monotonic() for line in lines if line]
+    thread.join()
+    assert changes == [(200, 200), (200, 200)]
+    assert max(after - before for before, after in pairwise(times)) < 0.5
 
 
 def test_a_swap_under_load_fails_no_request(engine, loaded):

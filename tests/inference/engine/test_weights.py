@@ -3,11 +3,14 @@
 import contextlib
 import json
 import shutil
+import threading
 
 import pytest
 
 from inference.artifact import ArtifactError, verify, write_manifest
+from inference.engine.adapter import read_adapter
 from inference.engine.errors import InvalidRequest
+from inference.engine.turns import Turns
 from tests.tiny import build_tiny_adapter
 
 pytestmark = pytest.mark.model
@@ -26,7 +29,7 @@ def weights(tiny, torch, request):
 
 
 def merge(weights, folder):
-    return weights.merge(folder, verify(folder), contextlib.nullcontext())
+    return weights.merge(read_adapter(folder, verify(folder)), contextlib.nullcontext())
 
 
 def reference(tiny, folder, torch):
@@ -131,9 +134,27 @@ def test_files_that_are_no_adapter_are_refused(weights, tiny, tmp_path, name, co
         merge(weights, folder)
 
 
-def test_bytes_that_change_after_the_check_are_refused(weights, tiny, tmp_path):
+def test_a_merge_lets_others_at_the_cores_between_its_layers(weights, artifacts):
+    """Fourteen layers, then the copy, then the probe: so often a generation thread may make its steps."""
+    turns = Turns(1)
+    taken = []
+
+    class Counting:
+        def __enter__(self):
+            turns.__enter__()
+            taken.append(threading.get_ident())
+
+        def __exit__(self, *error):
+            turns.__exit__(*error)
+
+    folder = artifacts / "v1"
+    weights.merge(read_adapter(folder, verify(folder)), Counting())
+    assert len(taken) >= 16
+
+
+def test_bytes_that_change_after_the_check_are_refused(tiny, tmp_path):
     folder = build_tiny_adapter(tmp_path / "a", tiny)
     manifest = verify(folder)
     build_tiny_adapter(folder, tiny, seed=9)
     with pytest.raises(ArtifactError, match="changed while"):
-        weights.merge(folder, manifest, contextlib.nullcontext())
+        read_adapter(folder, manifest)
