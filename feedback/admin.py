@@ -84,14 +84,25 @@ class FlagAdmin(FeedbackAdmin):
 
 @admin.register(Task)
 class TaskAdmin(FactAdmin):
-    list_display = ("prompt", "project", "priority", "overlap", "done", "is_open", "created")
-    list_filter = ("project", "is_open", "priority")
+    list_display = (
+        "prompt",
+        "kind",
+        "source",
+        "project",
+        "priority",
+        "overlap",
+        "held",
+        "done",
+        "is_open",
+        "outcome",
+    )
+    list_filter = ("project", "kind", "source", "is_open", "outcome", "strategy")
     list_select_related = ("project", "prompt")
 
 
 @admin.register(Assignment)
 class AssignmentAdmin(FactAdmin):
     list_display = ("task", "rater", "state", "lease_until", "closed")
-    list_filter = ("state", "task__project")
+    list_filter = ("project", "state")
     list_select_related = ("task", "rater")
     search_fields = ("rater__username",)

@@ -61,8 +61,10 @@ class ShownAnswer:
         """(key, label, ticked) for the thumb that was given."""
         if self.rating is None:
             return []
-        keys = self.completion.project.reasons.get("up" if self.rating.value > 0 else "down", [])
-        return [(key, reason_label(key), key in self.rating.reasons) for key in keys]
+        thumbs = self.completion.project.rating_form.by_key["thumbs"]
+        keys = thumbs.reasons_for(self.rating.value)
+        labels = {reason.key: reason.label for reason in thumbs.reasons}
+        return [(key, labels[key] or reason_label(key), key in self.rating.reasons) for key in keys]
 
     @property
     def flag_choices(self) -> list[tuple[str, str, UUID, Flag | None]]:

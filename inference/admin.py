@@ -23,7 +23,7 @@ class ProjectAdmin(OperatorAdmin):
     search_fields = ("slug", "name")
     fieldsets = (
         (None, {"fields": ("slug", "name", "description")}),
-        ("Raters", {"fields": ("guidelines", "guideline_version", "reasons")}),
+        ("Raters", {"fields": ("guidelines", "form", "guideline_version")}),
         ("Answers", {"fields": ("system_prompt", "temperature", "max_tokens")}),
         ("Gate", {"fields": ("gate_share",)}),
     )

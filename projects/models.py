@@ -11,6 +11,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from projects.form import Form, default_form
 from projects.ids import uuid7
 
 
@@ -26,14 +27,6 @@ def new_salt() -> str:
     return secrets.token_hex(16)
 
 
-def default_reasons() -> dict[str, list[str]]:
-    """Stable keys that a rater may tick beside a thumb; the pages translate them."""
-    return {
-        "up": ["correct", "clear", "complete", "well_written"],
-        "down": ["wrong", "unclear", "incomplete", "too_long", "off_topic", "unsafe"],
-    }
-
-
 class Project(models.Model):
     """One model line that is being improved."""
 
@@ -42,8 +35,8 @@ class Project(models.Model):
     name = models.CharField(max_length=100)
     description = models.TextField(blank=True)
     guidelines = models.TextField(blank=True, help_text="What raters are asked to look for (Markdown).")
-    guideline_version = models.PositiveIntegerField(default=1)
-    reasons = models.JSONField(default=default_reasons)
+    guideline_version = models.PositiveIntegerField(default=1, help_text="The edition in force.")
+    form = models.JSONField(default=default_form, help_text="What raters are asked about one answer.")
     system_prompt = models.TextField(blank=True, help_text="Put before every conversation on the chat page.")
     # Sampling of answers on pages and in evaluations; API clients send their own.
     temperature = models.FloatField(default=0.8, validators=[MinValueValidator(0.0), MaxValueValidator(2.0)])
@@ -69,6 +62,30 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.slug
+
+    @property
+    def rating_form(self) -> Form:
+        """The form that is in force, checked when it was saved."""
+        return Form.model_validate(self.form)
+
+
+class Edition(models.Model):
+    """Guidelines and form as they once read: each change is a new edition, which judgements then carry."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="editions")
+    number = models.PositiveIntegerField()
+    guidelines = models.TextField(blank=True)
+    form = models.JSONField()
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [models.UniqueConstraint(fields=["project", "number"], name="edition_number_once")]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug}, edition {self.number}"
 
 
 class Membership(models.Model):

@@ -18,9 +18,9 @@ from feedback.errors import AlreadyJudged, NotStanding
 from feedback.forms import optional_uuid, person
 from feedback.markdown import render_markdown
 from feedback.models import Correction, Feedback, Flag, Preference, Rating
+from feedback.services.answers import RANKS
 from feedback.services.conversations import ask as record_question
 from feedback.services.judge import Judge
-from feedback.services.queue import RANKS
 from feedback.services.record import (
     record_correction,
     record_flag,

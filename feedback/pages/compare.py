@@ -14,9 +14,9 @@ from django.views.decorators.http import require_GET, require_POST
 
 from feedback.forms import as_uuid, optional_uuid, person
 from feedback.markdown import render_markdown
-from feedback.models import Assignment
+from feedback.models import Assignment, Task
+from feedback.services.answers import answer_task
 from feedback.services.queue import (
-    answer_task,
     assignment_for,
     claim_task,
     skip_task,
@@ -29,6 +29,7 @@ from projects.ids import uuid7
 from projects.models import Project
 
 MOST_HELD = 8  # questions that a page holds ahead
+KINDS = (Task.Kind.COMPARE,)
 
 
 @login_required
@@ -36,7 +37,7 @@ MOST_HELD = 8  # questions that a page holds ahead
 @require_GET
 def compare(request: HttpRequest, slug: str) -> HttpResponse:
     project = project_for(request, slug)
-    assignment = claim_task(project=project, rater=person(request))
+    assignment = claim_task(project=project, rater=person(request), kinds=KINDS)
     return render(request, "feedback/compare.html", _question(request, project, assignment))
 
 
@@ -60,7 +61,7 @@ def vote(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse:
     else:
         answer_task(
             assignment=assignment,
-            verdict=verdict,  # type: ignore[arg-type]  # the service refuses what is no verdict
+            answer={"verdict": verdict},
             seconds_spent=_seconds(request.POST.get("seconds", "")),
             client_id=optional_uuid(request, "id"),
         )
@@ -80,7 +81,9 @@ def _next(request: HttpRequest, project: Project, undone: Assignment | None = No
     if request.headers.get("X-Partial") != "compare":
         return redirect("compare", slug=project.slug)
     held = [as_uuid(one, "holding") for one in request.headers.get("X-Holding", "").split(",") if one]
-    assignment = undone or claim_task(project=project, rater=person(request), besides=held[:MOST_HELD])
+    assignment = undone or claim_task(
+        project=project, rater=person(request), besides=held[:MOST_HELD], kinds=KINDS
+    )
     return render(request, "feedback/_compare.html", _question(request, project, assignment))
 
 
@@ -89,10 +92,8 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
     context: dict[str, Any] = {
         "project": project,
         "assignment": assignment,
-        "waiting": waiting_count(project, rater),
-        "can_undo": Assignment.objects.filter(
-            rater=rater, task__project=project, closed__isnull=False
-        ).exists(),
+        "waiting": waiting_count(project, rater, KINDS),
+        "can_undo": Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
         "vote_id": uuid7(),
     }
     if assignment is not None:

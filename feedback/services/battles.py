@@ -12,8 +12,8 @@ from django.utils.translation import gettext
 
 from feedback.errors import AlreadyJudged
 from feedback.models import Battle, Feedback, Preference
+from feedback.services.answers import RANKS
 from feedback.services.judge import Judge
-from feedback.services.queue import RANKS
 from feedback.services.record import candidate_set, record_preference, retract_feedback
 from inference.generation import Ask
 from inference.models import Completion, Replica, Version
@@ -149,7 +149,7 @@ def is_broken(battle: Battle) -> bool:
 
 
 def _recorded(battle: Battle, candidates: list[UUID]) -> Preference:
-    ranks: Any = RANKS[battle.verdict]  # type: ignore[index]  # the column holds verdicts only
+    ranks: Any = RANKS[battle.verdict]  # the column holds verdicts only
     judge = Judge(user=battle.owner)
     try:
         with transaction.atomic():

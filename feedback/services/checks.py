@@ -15,7 +15,6 @@ from inference.models import Completion
 from projects.errors import Invalid, NotFound
 from projects.models import Project
 
-SCALES = {"thumbs": (-1, 1)}  # aspect -> the values it can have
 MAX_CANDIDATES = 8
 MAX_COMMENT = 4_000  # characters
 MAX_TEXT = 50_000  # characters
@@ -30,15 +29,15 @@ _ZERO_WIDTH = re.compile(
 
 
 def judgeable_completions(
-    project: Project, judge: Judge, ids: Sequence[UUID], *, param: str
+    project: Project, judge: Judge, ids: Sequence[UUID], *, param: str, is_shown: bool = False
 ) -> list[Completion]:
     """The completions in the order of `ids`. Raises NotFound for an unknown, foreign or private one.
 
-    A member sees the answers in their own conversations and those that belong to none. Raises NotJudgeable
-    for an answer that is running, failed or quarantined.
+    A member sees the answers in their own conversations, those that belong to none, and those that a task
+    showed them (`is_shown`). Raises NotJudgeable for an answer that is running, failed or quarantined.
     """
     found = Completion.objects.filter(project=project, pk__in=ids)
-    if judge.user is not None:
+    if judge.user is not None and not is_shown:
         found = found.filter(Q(prompt__conversation=None) | Q(prompt__conversation__owner=judge.user))
     by_id = {completion.pk: completion for completion in found}
     for one in ids:
@@ -61,18 +60,16 @@ def refuse_unjudgeable(completion: Completion, *, param: str) -> None:
         raise NotJudgeable("This answer was taken out of use.", code="completion_quarantined", param=param)
 
 
-def check_value(aspect: str, value: int) -> None:
-    scale = SCALES.get(aspect)
-    if scale is None:
-        raise Invalid(f"There is no aspect {aspect!r}. There are: {', '.join(SCALES)}.", param="aspect")
-    if value not in scale:
-        allowed = " or ".join(f"{one:+d}" for one in scale)
+def check_rating(project: Project, aspect: str, value: int, reasons: Sequence[str]) -> None:
+    """Aspect, value and reasons are those of the project's form; reasons are keys, each once."""
+    asked = project.rating_form.by_key
+    if aspect not in asked:
+        raise Invalid(f"There is no aspect {aspect!r}. There are: {', '.join(asked)}.", param="aspect")
+    values = asked[aspect].values
+    if value not in values:
+        allowed = "-1 or +1" if len(values) == 2 and values[0] == -1 else f"{values[0]} to {values[-1]}"
         raise Invalid(f"value must be {allowed} for {aspect}, got {value}.", param="value")
-
-
-def check_reasons(project: Project, value: int, reasons: Sequence[str]) -> None:
-    """Reasons are keys of the project's form, those of the thumb that was given, each once."""
-    known = project.reasons.get("up" if value > 0 else "down", [])
+    known = asked[aspect].reasons_for(value)
     for reason in reasons:
         if reason not in known:
             raise Invalid(

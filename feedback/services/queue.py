@@ -1,299 +1,382 @@
-"""The queue of questions: claim, answer, skip, undo; and where new questions come from.
+"""The line of questions as a rater meets it: claim, renew, skip, undo, and what to say when it is empty.
 
-Whatever changes how many raters hold or answered a task first locks the task's row, so the overlap is never
-exceeded: on PostgreSQL claims skip rows that somebody holds, and on SQLite a transaction is IMMEDIATE and
-there is one writer at a time.
+Locks are taken in one order: the rater's standing, the task, its assignment. Places are counted on the task's
+row in the same transaction, and the database refuses more than its overlap. On PostgreSQL claims skip tasks
+that somebody holds for a moment; on SQLite a transaction is IMMEDIATE and there is one writer at a time.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Literal
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from feedback.errors import AlreadyJudged, LeaseLost
-from feedback.models import Assignment, Feedback, Preference, Task
-from feedback.services import checks
+from feedback.errors import LeaseLost
+from feedback.models import Assignment, Preference, Rating, Standing, Task, Workbench
+from feedback.services.draw import draw_tasks
 from feedback.services.judge import Judge
-from feedback.services.record import candidate_set, record_preference, retract_feedback
-from inference.models import Completion, Prompt
+from feedback.services.record import free_place, retract_feedback
+from feedback.services.sources import sweep_answers
+from feedback.services.standings import locked_standing, must_qualify
+from feedback.services.workbench import workbench_of
+from inference.models import Completion
+from projects.access import may
 from projects.errors import Invalid, NotFound
-from projects.models import Project, User
+from projects.models import Membership, Project, User
 
-Verdict = Literal["left", "right", "tie", "both_bad"]
-RANKS: dict[Verdict, list[int] | None] = {
-    "left": [1, 2],
-    "right": [2, 1],
-    "tie": [1, 1],
-    "both_bad": None,
-}
 LEASE = timedelta(minutes=15)
-GATE_PRIORITY = 10  # an evaluation's battles come before the rest
 COUNT_LIMIT = 1_000
+COUNTED_TASKS = 100_000  # as far as the empty state counts
+FOR_RATERS = (Task.Kind.COMPARE, Task.Kind.RATE, Task.Kind.CORRECT)
+LAPSED_AT_ONCE = 50
+TRIES = 20  # tasks that turn out to be no question for this rater, before a claim gives up for now
+LOW = 20  # places left in the line, at which the next are drawn
 _dice = random.SystemRandom()
+_LIVE = ("task__prompt", "task__project", "task__disputed", "rater")
 
 
-def create_compare_task(
-    *,
-    project: Project,
-    prompt: Prompt,
-    completions: Sequence[Completion],
-    overlap: int = 1,
-    priority: int = 0,
-) -> Task:
-    """The task that asks which of these two answers is better; asking the same again is the same task."""
-    ids = [completion.pk for completion in completions]
-    if len(set(ids)) != 2 or any(completion.prompt_id != prompt.pk for completion in completions):
-        raise Invalid("A comparison needs two different answers to the same prompt.", param="completions")
-    for completion in completions:
-        checks.refuse_unjudgeable(completion, param="completions")
-    with transaction.atomic():
-        task, is_new = Task.objects.get_or_create(
-            project=project,
-            candidate_set=candidate_set(ids),
-            defaults={"prompt": prompt, "overlap": overlap, "priority": priority},
-        )
-        if is_new:
-            task.completions.set(completions)
-        elif priority > task.priority:
-            Task.objects.filter(pk=task.pk).update(priority=priority)
-            task.priority = priority
-    return task
+# --- claiming --------------------------------------------------------------------------------------------
+def claim_task(
+    *, project: Project, rater: User, besides: Sequence[UUID] = (), kinds: Sequence[str] = FOR_RATERS
+) -> Assignment | None:
+    """The rater's next question: the one they hold, else gold, else the first in line that is for them.
 
-
-def claim_task(*, project: Project, rater: User, besides: Sequence[UUID] = ()) -> Assignment | None:
-    """The rater's next question: the one they hold, else an open one, else one made from answers at hand.
-
-    `besides`: assignments that the rater's page shows already, so that it can fetch one ahead. None when
-    there is nothing to ask this rater.
+    `besides`: assignments that the rater's page shows already, so that it can fetch one ahead. `kinds`: what
+    the page can show; `review` is for reviewers alone. None when there is nothing to ask: `queue_state` says
+    why.
     """
+    _check_kinds(project, rater, kinds)
+    for wait in (False, True):
+        # Skipping what others hold at this moment first; where nothing is left, waiting for them.
+        with transaction.atomic():
+            if found := _claim(project, rater, besides, kinds, wait=wait):
+                return found
+        if not wait:
+            sweep_answers(project=project)
+            draw_tasks(project=project, kinds=kinds)
+    return None
+
+
+def _claim(
+    project: Project, rater: User, besides: Sequence[UUID], kinds: Sequence[str], *, wait: bool
+) -> Assignment | None:
+    standing = locked_standing(project, rater)
+    workbench = workbench_of(project)
+    if why_not(standing, workbench):
+        return None
+    release_lapsed(project)
     shown = list(Assignment.objects.filter(pk__in=besides, rater=rater).values_list("task_id", flat=True))
-    return (
-        _claim_held(project, rater, shown)
-        or _claim_open(project, rater, shown, skip_locked=True)
-        or _claim_made(project, rater, shown)
-        # Every open task was in somebody's hands for a moment: wait for them this time.
-        or _claim_open(project, rater, shown, skip_locked=False)
+    if held := _renew_held(project, rater, shown, kinds):
+        return held
+    if Task.Kind.REVIEW not in kinds or len(kinds) > 1:
+        qualifies = must_qualify(standing, workbench)
+        if qualifies or _dice.random() < workbench.gold_share:
+            gold = _lease_gold(project, rater, shown, kinds)
+            if gold is not None or qualifies:
+                return gold
+    full = list(shown)
+    for _ in range(TRIES):
+        tasks = tasks_for(project, rater, kinds).exclude(pk__in=full)
+        task = tasks.select_for_update(of=("self",), skip_locked=not wait).first()
+        if task is None:
+            return None
+        if assignment := _lease(task, rater):
+            return assignment
+        full.append(task.pk)
+    return None
+
+
+def _renew_held(
+    project: Project, rater: User, shown: Sequence[UUID], kinds: Sequence[str]
+) -> Assignment | None:
+    """What the rater holds already, its lease renewed: a reload shows the same question."""
+    now = timezone.now()
+    held = Assignment.objects.select_related(*_LIVE).filter(
+        project=project, rater=rater, state=Assignment.State.LEASED, lease_until__gt=now, task__kind__in=kinds
     )
+    for assignment in held.exclude(task__in=shown).order_by("-lease_until"):
+        task = assignment.task
+        if task.is_open and _usable_answers(task) and not judged_elsewhere(task, rater):
+            assignment.lease_until = now + LEASE
+            assignment.save(update_fields=["lease_until"])
+            return assignment
+        _give_back(assignment, "It can no longer be asked.")
+    return None
 
 
+def _lease_gold(
+    project: Project, rater: User, shown: Sequence[UUID], kinds: Sequence[str]
+) -> Assignment | None:
+    gold = _gold_for(project, rater, kinds).exclude(pk__in=shown)
+    ids = list(gold.values_list("pk", flat=True)[:COUNT_LIMIT])
+    _dice.shuffle(ids)
+    for pk in ids[:TRIES]:
+        task = Task.objects.select_for_update(of=("self",)).get(pk=pk)
+        if task.free > 0 and (assignment := _lease(task, rater)):
+            return assignment
+    return None
+
+
+def _gold_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:
+    """Gold that this rater has not met."""
+    met = Assignment.objects.filter(task=OuterRef("pk"), rater=rater).exclude(state=Assignment.State.LAPSED)
+    gold = Task.objects.filter(~Exists(met), project=project, gold__isnull=False, is_open=True)
+    return gold.filter(kind__in=kinds)
+
+
+def _lease(task: Task, rater: User) -> Assignment | None:
+    """A place at the task, whose row is locked. None, and never again, where it cannot be this rater's.
+
+    Sides are shuffled here, once; a rater who comes back sees them as before.
+    """
+    usable = _usable_answers(task)
+    if not usable:
+        Task.objects.filter(pk=task.pk).update(is_open=False)
+        return None
+    until = timezone.now() + LEASE
+    mine = Assignment.objects.filter(task=task, rater=rater).first()
+    if mine is None:
+        _dice.shuffle(usable)
+        shown = [str(one) for one in usable]
+        mine = Assignment(project_id=task.project_id, task=task, rater=rater, shown=shown)
+    mine.state, mine.lease_until = Assignment.State.LEASED, until
+    if judged_elsewhere(task, rater):
+        mine.state, mine.skip_reason = Assignment.State.SKIPPED, "judged elsewhere"
+        mine.save()
+        return None
+    Task.objects.filter(pk=task.pk).update(held=F("held") + 1)
+    mine.save()
+    return mine
+
+
+def _usable_answers(task: Task) -> list[UUID]:
+    """The ids of all answers of the task, oldest first; empty when one of them is out of use."""
+    rows = list(task.completions.order_by("pk").values_list("pk", "state", "quarantined"))
+    fine = all(state in Completion.JUDGEABLE and not quarantined for _, state, quarantined in rows)
+    return [pk for pk, _, _ in rows] if fine else []
+
+
+def judged_elsewhere(task: Task, rater: User) -> UUID | None:
+    """The rater's own judgement of the same, such as from the chat page or a battle."""
+    judge = Judge(user=rater).key
+    rows: QuerySet[Preference] | QuerySet[Rating]
+    if task.asks == Task.Kind.COMPARE:
+        rows = Preference.objects.usable().filter(candidate_set=task.candidate_set, judge=judge)
+    elif task.asks == Task.Kind.RATE:
+        rows = Rating.objects.usable().filter(completion__tasks=task, judge=judge)
+    else:
+        return None  # a second correction of the same answer by the same person is refused when it comes
+    return rows.values_list("pk", flat=True).first()
+
+
+# --- what one does with a place --------------------------------------------------------------------------
 def assignment_for(*, project: Project, rater: User, assignment_id: UUID) -> Assignment:
     """The rater's own assignment. Raises NotFound."""
-    found = Assignment.objects.select_related("task__prompt", "task__project", "rater").filter(
-        pk=assignment_id, rater=rater, task__project=project
-    )
+    found = Assignment.objects.select_related(*_LIVE).filter(pk=assignment_id, rater=rater, project=project)
     assignment = found.first()
     if assignment is None:
         raise NotFound("There is no such task of yours.", param="assignment")
     return assignment
 
 
-@transaction.atomic
-def answer_task(
-    *,
-    assignment: Assignment,
-    verdict: Verdict,
-    seconds_spent: float | None = None,
-    client_id: UUID | None = None,
-) -> Preference:
-    """Record the verdict as a preference and close the assignment; the same answer twice is one.
-
-    Raises LeaseLost when others took the rater's place after the lease ran out, AlreadyJudged, NotJudgeable.
-    """
-    if verdict not in RANKS:
-        raise Invalid(f"verdict must be one of {', '.join(RANKS)}.", param="verdict")
-    task = _locked(assignment.task_id)
-    assignment.refresh_from_db(fields=["state", "preference", "lease_until", "shown"])
-    ranks = RANKS[verdict]
-    if assignment.state == Assignment.State.DONE and assignment.preference is not None:
-        return _same_answer(assignment.preference, ranks)
-    if assignment.state != Assignment.State.LEASED or not _has_room(task, besides=assignment):
+def renew_lease(*, assignment: Assignment) -> datetime:
+    """The rater is still at it. Raises LeaseLost when the place is no longer theirs."""
+    until = timezone.now() + LEASE
+    held = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.LEASED)
+    if not held.update(lease_until=until):
         raise LeaseLost()
-    preference, _ = record_preference(
-        project=task.project,
-        judge=Judge(user=assignment.rater),
-        candidates=[UUID(one) for one in assignment.shown],
-        ranks=ranks,
-        all_bad=ranks is None,
-        source=Feedback.Source.UI,
-        id=client_id,
-        seconds_spent=seconds_spent,
-    )
-    assignment.state, assignment.preference = Assignment.State.DONE, preference
-    assignment.closed = timezone.now()
-    assignment.save(update_fields=["state", "preference", "closed"])
-    task.done += 1
-    task.is_open = task.done < task.overlap
-    task.save(update_fields=["done", "is_open"])
-    return preference
+    return until
 
 
+@transaction.atomic
 def skip_task(*, assignment: Assignment, reason: str = "") -> bool:
     """Give the task to others; False when it was no longer the rater's to give."""
-    count = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.LEASED).update(
-        state=Assignment.State.SKIPPED, skip_reason=reason[:200], closed=timezone.now()
-    )
-    return bool(count)
+    task = locked_task(assignment.task_id)
+    left = (Assignment.State.LEASED, Assignment.State.LAPSED)
+    mine = Assignment.objects.select_for_update().get(pk=assignment.pk)
+    if mine.state not in left:
+        return False
+    if mine.state == Assignment.State.LEASED:
+        Task.objects.filter(pk=task.pk).update(held=F("held") - 1)
+    mine.state, mine.skip_reason, mine.closed = Assignment.State.SKIPPED, reason[:200], timezone.now()
+    mine.save(update_fields=["state", "skip_reason", "closed"])
+    return True
 
 
 @transaction.atomic
 def undo_last(*, project: Project, rater: User) -> Assignment | None:
     """Take back the rater's last answer or skip: the judgement is retracted and the question is theirs again.
 
-    None when there is nothing to undo. Raises LeaseLost when others took the place of a skipped task.
+    What was said becomes the draft. None when there is nothing to undo. Raises LeaseLost when others took the
+    place of a skipped task.
     """
-    closed = Assignment.objects.filter(rater=rater, task__project=project, closed__isnull=False)
+    standing = locked_standing(project, rater)
+    closed = Assignment.objects.filter(project=project, rater=rater, closed__isnull=False)
     last = closed.order_by("-closed").first()
     if last is None:
         return None
-    task = _locked(last.task_id)
-    if last.preference_id is not None:
-        retract_feedback(project=project, judge=Judge(user=rater), feedback_id=last.preference_id)
-    elif not task.is_open or not _has_room(task, besides=last):
+    task = locked_task(last.task_id)
+    last = Assignment.objects.select_related(*_LIVE).get(pk=last.pk)
+    if last.state == Assignment.State.DONE:
+        for row in rows_of(last):
+            retract_feedback(project=project, judge=Judge(user=rater), feedback_id=row.pk)
+        free_place(last)  # where no row stood any more, nothing above did
+        standing.answered = max(0, standing.answered_on(timezone.localdate()) - 1)
+        standing.save(update_fields=["answered"])
+        task = locked_task(last.task_id)
+    if not task.is_open or task.free <= 0:
         raise LeaseLost("Others have answered the task that you skipped. Take the next one.")
-    last.state, last.preference, last.closed = Assignment.State.LEASED, None, None
-    last.skip_reason, last.lease_until = "", timezone.now() + LEASE
-    last.save(update_fields=["state", "preference", "closed", "skip_reason", "lease_until"])
+    Task.objects.filter(pk=task.pk).update(held=F("held") + 1)
+    last.state, last.closed, last.skip_reason, last.is_correct = Assignment.State.LEASED, None, "", None
+    last.draft, last.answer, last.client_id = last.answer or last.draft, None, None
+    last.lease_until = timezone.now() + LEASE
+    last.save(
+        update_fields=[
+            "state", "closed", "skip_reason", "is_correct", "draft", "answer", "client_id", "lease_until",
+        ]
+    )  # fmt: skip
     return last
 
 
-def waiting_count(project: Project, rater: User) -> int:
-    """How many questions this rater could answer now, counted up to a thousand."""
-    waiting = _open_tasks(project, rater)[:COUNT_LIMIT].count()
-    if waiting < COUNT_LIMIT:
-        waiting += _askable_prompts(project, rater)[: COUNT_LIMIT - waiting].count()
-    return waiting
-
-
-# --- claiming --------------------------------------------------------------------------------------------
-def _claim_held(project: Project, rater: User, shown: Sequence[UUID]) -> Assignment | None:
-    """What the rater holds already, its lease renewed: a reload shows the same question."""
+@transaction.atomic
+def release_lapsed(project: Project) -> int:
+    """Free the places whose lease ran out. Returns how many; what others hold at this moment comes later."""
     now = timezone.now()
-    held = Assignment.objects.select_related("task__prompt", "task__project", "rater").filter(
-        rater=rater, state=Assignment.State.LEASED, lease_until__gt=now
-    )
-    open_tasks = Task.objects.filter(project=project, is_open=True).exclude(pk__in=shown)
-    held = held.filter(task__in=_askable(open_tasks, rater))
-    assignment = held.order_by("-lease_until").first()
-    if assignment is None:
-        return None
-    still = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.LEASED, lease_until__gt=now)
-    return assignment if still.update(lease_until=now + LEASE) else None
+    out = Assignment.objects.filter(project=project, state=Assignment.State.LEASED, lease_until__lte=now)
+    ids = list(out.order_by("lease_until").values_list("task_id", flat=True)[:LAPSED_AT_ONCE])
+    if not ids:
+        return 0
+    count = 0
+    for task in Task.objects.filter(pk__in=ids).order_by("pk").select_for_update(skip_locked=True):
+        lapsed = out.filter(task=task).update(state=Assignment.State.LAPSED)
+        Task.objects.filter(pk=task.pk).update(held=F("held") - lapsed)
+        count += lapsed
+    return count
 
 
-def _claim_open(
-    project: Project, rater: User, shown: Sequence[UUID], *, skip_locked: bool
-) -> Assignment | None:
-    full = list(shown)
-    with transaction.atomic():
-        # One claim a rater at a time: two windows opened together show the same question.
-        User.objects.select_for_update(no_key=True).get(pk=rater.pk)
-        if held := _claim_held(project, rater, shown):
-            return held
-        while True:
-            open_tasks = _open_tasks(project, rater).exclude(pk__in=full)
-            task = open_tasks.select_for_update(of=("self",), skip_locked=skip_locked).first()
-            if task is None:
-                return None
-            # Counted again under the lock: somebody may have taken the last place since the query's snapshot.
-            mine = Assignment.objects.filter(task=task, rater=rater).first()
-            if task.is_open and _has_room(task, besides=mine):
-                return _lease(task, rater, mine)
-            full.append(task.pk)
+# --- what is there ---------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class QueueState:
+    """Why there is nothing, or how much there is, for one rater; as data, for the page to put in words."""
+
+    waiting: int  # that this rater could take now, up to COUNT_LIMIT
+    reason: str  # "" | "quarantined" | "cap" | "unqualified" | "done" | "empty": why `waiting` is 0
+    total: int  # tasks of the project for raters, up to COUNTED_TASKS, gold aside
+    complete: int  # of these, those that have all their raters
+    held: int  # open tasks whose last places are in other hands
+    reviews: int  # that wait for a reviewer
+    overlap: int  # raters a task
+    answered_today: int
+    daily_cap: int  # 0: none
+    qualification_left: int  # gold tasks to go; 0 when qualified
 
 
-def _claim_made(project: Project, rater: User, shown: Sequence[UUID]) -> Assignment | None:
-    """A new question from a prompt that has different answers and about which nobody was asked."""
-    while prompt := _askable_prompts(project, rater).order_by("-id").first():
-        answers = list(prompt.completions.filter(state=Completion.State.FINISHED, quarantined=False))
-        _dice.shuffle(answers)
-        others = [answer for answer in answers if answer.text != answers[0].text]
-        if others:
-            create_compare_task(project=project, prompt=prompt, completions=[answers[0], others[0]])
-        # None when somebody else made a question from it first and took it; then the next prompt.
-        if assignment := _claim_open(project, rater, shown, skip_locked=False):
-            return assignment
-    return None
-
-
-def _lease(task: Task, rater: User, mine: Assignment | None) -> Assignment:
-    """Sides are shuffled here, once; a rater who comes back sees them as before."""
-    until = timezone.now() + LEASE
-    if mine is not None:
-        mine.lease_until = until
-        mine.save(update_fields=["lease_until"])
-        return mine
-    shown = [str(one) for one in task.completions.order_by("pk").values_list("pk", flat=True)]
-    _dice.shuffle(shown)
-    return Assignment.objects.create(task=task, rater=rater, shown=shown, lease_until=until)
-
-
-def _has_room(task: Task, *, besides: Assignment | None) -> bool:
-    """Whether fewer than `overlap` other raters answered the task or hold it. The task's row is locked."""
-    others = task.assignments.exclude(pk=besides.pk) if besides else task.assignments.all()
-    return others.filter(_takes_a_place()).count() < task.overlap
-
-
-def _takes_a_place() -> Q:
-    held = Q(state=Assignment.State.LEASED, lease_until__gt=timezone.now())
-    return Q(state=Assignment.State.DONE) | held
-
-
-def _locked(task_id: UUID) -> Task:
-    return Task.objects.select_for_update(of=("self",)).select_related("project").get(pk=task_id)
-
-
-def _same_answer(first: Preference, ranks: list[int] | None) -> Preference:
-    """A button pressed twice. Raises AlreadyJudged when the second answer is another one."""
-    given = [side.rank for side in first.candidates.order_by("position") if side.rank is not None]
-    if given != (ranks or []):
-        raise AlreadyJudged(first.pk)
-    return first
-
-
-# --- what can be asked -----------------------------------------------------------------------------------
-def _open_tasks(project: Project, rater: User) -> QuerySet[Task]:
-    """Open tasks with a free place that this rater neither answered nor skipped, in order."""
-    assigned = Assignment.objects.filter(task=OuterRef("pk"))
-    others = assigned.exclude(rater=rater).filter(_takes_a_place()).order_by().values("task")
-    taken = Subquery(others.annotate(count=Count("pk")).values("count"))
-    closed = assigned.filter(rater=rater).exclude(state=Assignment.State.LEASED)
-    tasks = Task.objects.filter(~Exists(closed), project=project, is_open=True)
-    tasks = tasks.annotate(taken=taken).filter(Q(taken=None) | Q(taken__lt=F("overlap")))
-    return _askable(tasks, rater).order_by("-priority", "id")
-
-
-def _askable(tasks: QuerySet[Task], rater: User) -> QuerySet[Task]:
-    """Without other people's conversations, what the rater judged elsewhere, and answers out of use."""
-    judged = Preference.objects.usable().filter(
-        candidate_set=OuterRef("candidate_set"), judge=Judge(user=rater).key
-    )
-    through = Task.completions.through.objects.filter(task=OuterRef("pk"))
-    unusable = through.exclude(completion__state__in=Completion.JUDGEABLE, completion__quarantined=False)
-    return tasks.filter(
-        ~Exists(judged),
-        ~Exists(unusable),
-        Q(prompt__conversation=None) | Q(prompt__conversation__owner=rater),
+def queue_state(
+    *, project: Project, rater: User, kinds: Sequence[str] = FOR_RATERS, is_empty: bool = False
+) -> QueueState:
+    """Counts for one rater. The totals are counted only when nothing waits: they are the empty page's."""
+    workbench = workbench_of(project)
+    standing = Standing.objects.filter(project=project, user=rater).first()
+    standing = standing or Standing(project=project, user=rater)
+    reason = why_not(standing, workbench)
+    left = must_qualify(standing, workbench)
+    if reason or is_empty:
+        waiting = 0
+    elif left:
+        waiting = _gold_for(project, rater, kinds)[:left].count()
+    else:
+        waiting = waiting_count(project, rater, kinds)
+    total = complete = held = reviews = 0
+    if not waiting:
+        tasks = Task.objects.filter(project=project, kind__in=FOR_RATERS, gold__isnull=True)
+        total = tasks[:COUNTED_TASKS].count()
+        complete = tasks.filter(is_open=False)[:COUNTED_TASKS].count()
+        held = tasks.filter(is_open=True, free=0, held__gt=0)[:COUNT_LIMIT].count()
+        reviews = tasks.filter(outcome=Task.Outcome.DISPUTED)[:COUNT_LIMIT].count()
+        reason = reason or ("unqualified" if left else "done" if total else "empty")
+    return QueueState(
+        waiting=waiting,
+        reason=reason,
+        total=total,
+        complete=complete,
+        held=held,
+        reviews=reviews,
+        overlap=workbench.overlap,
+        answered_today=standing.answered_on(timezone.localdate()),
+        daily_cap=workbench.daily_cap,
+        qualification_left=left,
     )
 
 
-def _askable_prompts(project: Project, rater: User) -> QuerySet[Prompt]:
-    """Train prompts with two finished answers that differ, and that nobody was asked about."""
-    answers = Completion.objects.filter(
-        prompt=OuterRef("pk"), state=Completion.State.FINISHED, quarantined=False
-    )
-    first_text = Subquery(answers.order_by("id").values("text")[:1])
-    prompts = Prompt.objects.for_training().filter(
-        Q(conversation=None) | Q(conversation__owner=rater),
-        ~Exists(Task.objects.filter(prompt=OuterRef("pk"))),
-        ~Exists(Preference.objects.usable().filter(prompt=OuterRef("pk"))),
+def waiting_count(project: Project, rater: User, kinds: Sequence[str] = FOR_RATERS) -> int:
+    """How many questions this rater could answer now, those that they hold included, up to a thousand."""
+    in_line = tasks_for(project, rater, kinds)[:COUNT_LIMIT].count()
+    in_line += Assignment.objects.filter(
         project=project,
-    )
-    prompts = prompts.annotate(first_text=first_text)
-    return prompts.filter(Exists(answers.exclude(text=OuterRef("first_text"))))
+        rater=rater,
+        state=Assignment.State.LEASED,
+        lease_until__gt=timezone.now(),
+        task__kind__in=kinds,
+    ).count()
+    if in_line >= COUNT_LIMIT:
+        return COUNT_LIMIT
+    backlog = Task.objects.in_backlog().filter(project=project, kind__in=kinds)
+    return in_line + backlog[: COUNT_LIMIT - in_line].count()
+
+
+def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:
+    """In line, with a free place, and neither held, answered nor skipped by this rater."""
+    mine = Assignment.objects.filter(task=OuterRef("pk"), rater=rater).exclude(state=Assignment.State.LAPSED)
+    tasks = Task.objects.in_line().filter(~Exists(mine), project=project)
+    if set(kinds) != set(Task.Kind.values):
+        tasks = tasks.filter(kind__in=kinds)
+    if Task.Kind.REVIEW in kinds:
+        # Nobody reviews what they answered themselves.
+        judged = Assignment.objects.filter(task=OuterRef("disputed"), rater=rater)
+        tasks = tasks.filter(~Exists(judged.filter(state=Assignment.State.DONE)))
+    return tasks.filter(Q(only_for=None) | Q(only_for=rater))
+
+
+def rows_of(assignment: Assignment) -> list[Preference | Rating]:
+    """The feedback that the assignment's answer made and that still stands."""
+    found: list[Preference | Rating] = []
+    for name in ("preferences", "ratings", "corrections", "flags"):
+        found += list(getattr(assignment, name).usable())
+    return found
+
+
+def locked_task(task_id: UUID) -> Task:
+    return Task.objects.select_for_update(of=("self",)).select_related("project", "disputed").get(pk=task_id)
+
+
+def why_not(standing: Standing, workbench: Workbench) -> str:
+    """Why this rater gets no question at all; "" when they do."""
+    if standing.status == Standing.Status.QUARANTINED:
+        return "quarantined"
+    if workbench.daily_cap and standing.answered_on(timezone.localdate()) >= workbench.daily_cap:
+        return "cap"
+    return ""
+
+
+def _give_back(assignment: Assignment, reason: str) -> None:
+    """Close a place that turned out to hold no question; its task is closed where nobody can answer it."""
+    task = locked_task(assignment.task_id)
+    held = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.LEASED)
+    if held.update(state=Assignment.State.SKIPPED, skip_reason=reason):
+        Task.objects.filter(pk=task.pk).update(held=F("held") - 1)
+    if not _usable_answers(task):
+        Task.objects.filter(pk=task.pk).update(is_open=False)
+
+
+def _check_kinds(project: Project, rater: User, kinds: Sequence[str]) -> None:
+    unknown = sorted(set(kinds) - set(Task.Kind.values))
+    if unknown or not kinds:
+        raise Invalid(f"kinds are {', '.join(Task.Kind.values)}.", param="kinds")
+    if Task.Kind.REVIEW in kinds and not may(rater, project, Membership.Role.REVIEWER):
+        raise NotFound("Reviews are for reviewers.")

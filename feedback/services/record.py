@@ -22,6 +22,7 @@ from feedback.models import Assignment, Candidate, Correction, Feedback, Flag, P
 from feedback.services import checks
 from feedback.services.judge import Judge
 from inference.artifact import canonical_json
+from inference.models import Completion
 from projects.access import may
 from projects.errors import Invalid, NotFound
 from projects.models import ApiKey, Membership, Project
@@ -44,6 +45,8 @@ class Common(TypedDict):
     id: NotRequired[UUID | None]
     seconds_spent: NotRequired[float | None]
     supersedes: NotRequired[UUID | None]
+    # The place in the queue where it was asked for: its answers were shown there, so they may be judged.
+    assignment: NotRequired[Assignment | None]
 
 
 def record_rating(
@@ -55,6 +58,7 @@ def record_rating(
     aspect: str = "thumbs",
     reasons: Sequence[str] = (),
     comment: str = "",
+    is_final: bool = False,
     **common: Unpack[Common],
 ) -> tuple[Rating, bool]:
     """The rating and whether it is a replay. Raises Invalid, NotFound, NotJudgeable, AlreadyJudged, ..."""
@@ -62,11 +66,17 @@ def record_rating(
     digest = _digest("rating", judge, common, {**said, "comment": comment})
     if first := _first(Rating, project, digest, common):
         return first, True
-    checks.check_value(aspect, value)
-    checks.check_reasons(project, value, reasons)
+    checks.check_rating(project, aspect, value, reasons)
     checks.check_comment(comment)
-    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
-    row = Rating(completion=completion, aspect=aspect, value=value, reasons=list(reasons), comment=comment)
+    completion = _judged(project, judge, completion_id, common)
+    row = Rating(
+        completion=completion,
+        aspect=aspect,
+        value=value,
+        reasons=list(reasons),
+        comment=comment,
+        is_final=is_final,
+    )
     return _append(row, project, judge, common, digest, same={"completion": completion, "aspect": aspect})
 
 
@@ -79,6 +89,7 @@ def record_preference(
     all_bad: bool = False,
     strength: int | None = None,
     comment: str = "",
+    is_final: bool = False,
     **common: Unpack[Common],
 ) -> tuple[Preference, bool]:
     """The preference and whether it is a replay. `candidates` are in shown order; rank 1 is best."""
@@ -89,7 +100,9 @@ def record_preference(
     checks.check_candidates(candidates)
     checks.check_ranks(len(candidates), ranks, all_bad, strength)
     checks.check_comment(comment)
-    completions = checks.judgeable_completions(project, judge, candidates, param="candidates")
+    completions = checks.judgeable_completions(
+        project, judge, candidates, param="candidates", is_shown=_is_shown(common, candidates)
+    )
     prompts = {completion.prompt_id for completion in completions}
     if len(prompts) > 1:
         raise Invalid(
@@ -103,6 +116,7 @@ def record_preference(
         all_bad=all_bad,
         strength=strength,
         comment=comment,
+        is_final=is_final,
     )
     sides = [
         Candidate(completion=completion, position=place, rank=ranks[place] if ranks else None)
@@ -120,7 +134,7 @@ def record_correction(
     digest = _digest("correction", judge, common, {"completion": completion_id, "text": text})
     if first := _first(Correction, project, digest, common):
         return first, True
-    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
+    completion = _judged(project, judge, completion_id, common)
     checks.check_correction(text, completion.text)
     row = Correction(completion=completion, text=text)
     return _append(row, project, judge, common, digest, same={"completion": completion})
@@ -147,7 +161,7 @@ def record_flag(
             code="unknown_reason",
         )
     checks.check_comment(comment)
-    [completion] = checks.judgeable_completions(project, judge, [completion_id], param="completion_id")
+    completion = _judged(project, judge, completion_id, common)
     row = Flag(completion=completion, reason=reason, comment=comment)
     return _append(row, project, judge, common, digest, same={"completion": completion, "reason": reason})
 
@@ -163,19 +177,53 @@ def retract_feedback(*, project: Project, judge: Judge, feedback_id: UUID) -> tu
     row = KINDS[kind].objects.filter(project=project, pk=feedback_id).first() if kind else None
     if row is None or not (_is_own(row, judge) or _may_retract_any(project, judge)):
         raise NotFound("There is no such judgement in this project.", param="id")
+    if row.assignment is not None:
+        Task.objects.select_for_update(of=("self",)).get(pk=row.assignment.task_id)  # before any of its rows
     retracted = type(row).objects.filter(pk=row.pk, retracted=None).update(retracted=timezone.now())
     row.refresh_from_db(fields=["retracted"])
-    if retracted and isinstance(row, Preference):
-        _reopen_tasks(row)
+    if retracted and row.assignment is not None:
+        free_place(row.assignment)
     if retracted and not _is_own(row, judge):
         actor = Actor(user=judge.user, api_key=judge.api_key)
         record_audit(project=project, actor=actor, action="feedback.retracted", subject=f"{kind}:{row.pk}")
     return row, not retracted
 
 
+@transaction.atomic
+def free_place(assignment: Assignment) -> bool:
+    """Open the question again, first of all for the rater who answered it; True when this call did.
+
+    Nothing while a row of the answer still stands, such as another aspect of the same rating.
+    """
+    if any(model.objects.usable().filter(assignment=assignment).exists() for model in KINDS.values()):
+        return False
+    task = Task.objects.select_for_update(of=("self",)).get(pk=assignment.task_id)
+    done = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.DONE)
+    if not done.update(state=Assignment.State.LAPSED, closed=None, is_correct=None):
+        return False
+    Task.objects.filter(pk=task.pk).update(done=F("done") - 1, is_open=True, outcome="", agreement=None)
+    if task.disputed_id is not None:  # a reviewer's word: what it settled waits for another
+        Task.objects.filter(pk=task.disputed_id).update(outcome=Task.Outcome.DISPUTED)
+    assignment.refresh_from_db(fields=["state", "closed", "is_correct"])
+    return True
+
+
 def candidate_set(ids: Sequence[UUID]) -> str:
     """The same comparison whatever the order shown: sha256 of the sorted ids."""
     return hashlib.sha256(",".join(sorted(str(one) for one in ids)).encode()).hexdigest()
+
+
+def _judged(project: Project, judge: Judge, completion_id: UUID, common: Common) -> Completion:
+    ids = [completion_id]
+    [completion] = checks.judgeable_completions(
+        project, judge, ids, param="completion_id", is_shown=_is_shown(common, ids)
+    )
+    return completion
+
+
+def _is_shown(common: Common, ids: Sequence[UUID]) -> bool:
+    assignment = common.get("assignment")
+    return assignment is not None and {str(one) for one in ids} <= set(assignment.shown)
 
 
 # --- how a row comes in ----------------------------------------------------------------------------------
@@ -237,6 +285,7 @@ def _append(
     row.rater, row.api_key, row.subject, row.judge = judge.user, judge.api_key, judge.subject, judge.key
     row.source = common["source"]
     row.seconds_spent = common.get("seconds_spent")
+    row.assignment = common.get("assignment")
     row.guideline_version = project.guideline_version
     row.body_digest = digest
     row.created = timezone.now()
@@ -297,12 +346,3 @@ def _may_retract_any(project: Project, judge: Judge) -> bool:
     if judge.user is not None:
         return may(judge.user, project, Membership.Role.MANAGER)
     return judge.api_key is not None and ApiKey.Scope.MANAGE in judge.api_key.scopes
-
-
-def _reopen_tasks(row: Preference) -> None:
-    """The question is open again, first of all for the rater who answered it."""
-    for assignment in Assignment.objects.filter(preference=row, state=Assignment.State.DONE):
-        Task.objects.filter(pk=assignment.task_id).update(done=F("done") - 1, is_open=True)
-        assignment.state, assignment.preference = Assignment.State.LEASED, None
-        assignment.closed, assignment.lease_until = None, timezone.now()
-        assignment.save(update_fields=["state", "preference", "closed", "lease_until"])

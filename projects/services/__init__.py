@@ -11,8 +11,10 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from projects.bodies import parse_body
 from projects.errors import Conflict, Invalid
-from projects.models import ApiKey, AuditEvent, Membership, Project, User
+from projects.form import Form
+from projects.models import ApiKey, AuditEvent, Edition, Membership, Project, User
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ def record_audit(
 def create_project(*, slug: str, name: str, actor: Actor, **fields: Any) -> Project:
     """Raises Conflict when the slug is taken, Invalid when a field is out of range."""
     project = Project(slug=slug, name=name, **fields)
+    project.form = parse_body(Form, project.form).model_dump()
     try:
         project.clean_fields()
     except Exception as error:
@@ -55,6 +58,7 @@ def create_project(*, slug: str, name: str, actor: Actor, **fields: Any) -> Proj
     try:
         with transaction.atomic():
             project.save(force_insert=True)
+            _record_edition(project, actor)
     except IntegrityError as error:
         raise Conflict(f"There is already a project {slug}.", code="slug_taken", param="slug") from error
     record_audit(project=project, actor=actor, action="project.created", subject=f"project:{slug}")
@@ -87,23 +91,42 @@ def remove_member(*, membership: Membership, actor: Actor) -> None:
 
 
 def update_project(*, project: Project, changed: Sequence[str], actor: Actor) -> Project:
-    """Save the fields named in `changed`; new guidelines are a new edition, which judgements then carry.
+    """Save the fields named in `changed`; new guidelines or a new form are a new edition.
 
-    Prompts keep the split that they were born with, whatever happens to gate_share.
+    Prompts keep the split that they were born with, whatever happens to gate_share. Raises Invalid for a form
+    that makes no sense, and Conflict when somebody else made an edition meanwhile.
     """
     fields = set(changed)
-    if "guidelines" in fields:
-        project.guideline_version += 1
-        fields.add("guideline_version")
-    project.save(update_fields=sorted(fields))
-    record_audit(
-        project=project,
-        actor=actor,
-        action="project.changed",
-        subject=f"project:{project.slug}",
-        detail={"fields": sorted(fields)},
-    )
+    if "form" in fields:
+        project.form = parse_body(Form, project.form).model_dump()
+    with transaction.atomic():
+        if fields & {"guidelines", "form"}:
+            project.guideline_version += 1
+            fields.add("guideline_version")
+            _record_edition(project, actor)
+        project.save(update_fields=sorted(fields))
+        record_audit(
+            project=project,
+            actor=actor,
+            action="project.changed",
+            subject=f"project:{project.slug}",
+            detail={"fields": sorted(fields)},
+        )
     return project
+
+
+def _record_edition(project: Project, actor: Actor) -> None:
+    number = project.guideline_version
+    edition, is_new = Edition.objects.get_or_create(
+        project=project,
+        number=number,
+        defaults={"guidelines": project.guidelines, "form": project.form, "user": actor.user},
+    )
+    if not is_new:
+        raise Conflict(
+            f"Somebody else changed the guidelines or the form: {edition} is there. Look at it first.",
+            code="edition_taken",
+        )
 
 
 def create_api_key(

@@ -14,7 +14,9 @@ from django.db import connection, connections
 from django.test import Client
 
 from feedback.models import Assignment, Candidate, Preference, Rating, Task
-from feedback.services.queue import answer_task, claim_task, create_compare_task
+from feedback.services.answers import answer_task
+from feedback.services.queue import claim_task
+from feedback.services.tasks import create_compare_task
 from inference.models import Completion, Prompt
 from projects.ids import uuid7
 from projects.models import User
@@ -122,7 +124,9 @@ def test_raters_who_claim_together_never_exceed_the_overlap(cast: Cast, overlap:
     taken = Counter(claim.task_id for claim in claims if claim is not None)
     assert sum(taken.values()) == min(AT_ONCE, 2 * overlap)
     assert max(taken.values()) <= overlap
-    together([partial(answer_task, assignment=claim, verdict="left") for claim in claims if claim])
+    together(
+        [partial(answer_task, assignment=claim, answer={"verdict": "left"}) for claim in claims if claim]
+    )
     for task in Task.objects.all():
         assert task.done == task.assignments.filter(state=Assignment.State.DONE).count() <= overlap
         assert task.is_open == (task.done < overlap)
@@ -153,7 +157,7 @@ def test_a_button_pressed_twice_is_one_answer(cast: Cast):
 
     def press() -> Any:
         mine = Assignment.objects.select_related("rater").get(pk=claim.pk)
-        return answer_task(assignment=mine, verdict="tie").pk
+        return answer_task(assignment=mine, answer={"verdict": "tie"})[0].pk
 
     assert len(set(together([press] * AT_ONCE))) == 1
     assert Preference.objects.count() == 1

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from feedback.models import Task
+from feedback.services.answers import answer_task
 from feedback.services.judge import Judge
-from feedback.services.queue import answer_task, claim_task
+from feedback.services.queue import claim_task
 from feedback.services.record import record_preference
 from inference.models import Completion, Version
 from inference.services import reconciler
@@ -251,7 +252,7 @@ def test_ratchet_makes_the_answers_asks_the_raters_and_decides(cast, candidate, 
 
     while assignment := claim_task(project=cast.project, rater=cast.bob):
         wins = str(Completion.objects.get(pk=assignment.shown[0]).version_id) == str(candidate.id)
-        answer_task(assignment=assignment, verdict="left" if wins else "right")
+        answer_task(assignment=assignment, answer={"verdict": "left" if wins else "right"})
     _tick_until(evaluation, Evaluation.Status.DECIDED)
     assert evaluation.numbers["n"] == 3
     assert evaluation.numbers["losses"] == 0

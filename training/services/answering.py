@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from feedback.models import Task
-from feedback.services.queue import GATE_PRIORITY, create_compare_task
+from feedback.services.tasks import GATE_PRIORITY, create_compare_task
 from inference.client import EngineRefused, ModelMissing
 from inference.models import Completion, Prompt, Version
 from inference.services.completions import sample_completion, sample_completions
@@ -176,6 +176,7 @@ def _ask_raters(evaluation: Evaluation) -> None:
             prompt=prompts[prompt_id],
             completions=pair,
             priority=GATE_PRIORITY,
+            source=Task.Source.GATE,
         )
     Evaluation.objects.filter(pk=evaluation.pk, status=Evaluation.Status.ANSWERING).update(
         status=Evaluation.Status.JUDGING, numbers={**evaluation.numbers, "identical": identical}

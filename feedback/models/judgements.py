@@ -1,4 +1,4 @@
-"""The four kinds of feedback, appended, superseded or retracted; and the questions put to raters."""
+"""The four kinds of feedback, appended, superseded or retracted."""
 
 from __future__ import annotations
 
@@ -52,6 +52,15 @@ class Feedback(models.Model):
     source = models.CharField(max_length=3, choices=Source.choices)
     seconds_spent = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0)])
     guideline_version = models.PositiveIntegerField(default=1)
+    # The place in the queue where it was asked for; empty for what came by itself.
+    assignment = models.ForeignKey(
+        "feedback.Assignment",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="%(class)ss",
+        db_index=False,  # most rows have none: see the partial index of each kind
+    )
     body_digest = models.CharField(
         max_length=64, editable=False, help_text="sha256 of the request, for replays."
     )
@@ -74,6 +83,15 @@ class Feedback(models.Model):
 STANDS = Q(retracted=None, superseded=None)
 
 
+def _of_assignment(kind: str) -> models.Index:
+    return models.Index(
+        fields=["assignment"], condition=Q(assignment__isnull=False), name=f"{kind}_of_assignment"
+    )
+
+
+FINAL = "A reviewer's word where raters disagreed: a dataset takes it instead of theirs."
+
+
 class Rating(Feedback):
     """A value for an aspect: thumbs are -1 or +1."""
 
@@ -82,6 +100,7 @@ class Rating(Feedback):
     value = models.SmallIntegerField()
     reasons = models.JSONField(default=list)
     comment = models.TextField(blank=True)
+    is_final = models.BooleanField(default=False, help_text=FINAL)
 
     class Meta(Feedback.Meta):
         constraints = [
@@ -89,7 +108,10 @@ class Rating(Feedback):
                 fields=["completion", "aspect", "judge"], condition=STANDS, name="rating_stands_once"
             )
         ]
-        indexes = [models.Index(fields=["project", "-created"], name="rating_by_time")]
+        indexes = [
+            models.Index(fields=["project", "-created"], name="rating_by_time"),
+            _of_assignment("rating"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.aspect} {self.value:+d}"
@@ -104,6 +126,7 @@ class Preference(Feedback):
     all_bad = models.BooleanField(default=False)
     strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="1 slight to 3 strong.")
     comment = models.TextField(blank=True)
+    is_final = models.BooleanField(default=False, help_text=FINAL)
 
     class Meta(Feedback.Meta):
         constraints = [
@@ -117,6 +140,7 @@ class Preference(Feedback):
         ]
         indexes = [
             models.Index(fields=["project", "-created"], name="preference_by_time"),
+            _of_assignment("preference"),
         ]
 
     def __str__(self) -> str:
@@ -154,7 +178,10 @@ class Correction(Feedback):
                 fields=["completion", "judge"], condition=STANDS, name="correction_stands_once"
             )
         ]
-        indexes = [models.Index(fields=["project", "-created"], name="correction_by_time")]
+        indexes = [
+            models.Index(fields=["project", "-created"], name="correction_by_time"),
+            _of_assignment("correction"),
+        ]
 
     def __str__(self) -> str:
         return self.text[:60]
@@ -179,107 +206,10 @@ class Flag(Feedback):
                 fields=["completion", "reason", "judge"], condition=STANDS, name="flag_stands_once"
             )
         ]
-        indexes = [models.Index(fields=["project", "-created"], name="flag_by_time")]
+        indexes = [
+            models.Index(fields=["project", "-created"], name="flag_by_time"),
+            _of_assignment("flag"),
+        ]
 
     def __str__(self) -> str:
         return self.reason
-
-
-class Task(models.Model):
-    """A question put to raters: which of these answers is better?"""
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
-    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="tasks")
-    completions = models.ManyToManyField(Completion, related_name="tasks")
-    candidate_set = models.CharField(max_length=64, editable=False)
-    overlap = models.PositiveSmallIntegerField(default=1, help_text="How many raters answer it.")
-    done = models.PositiveSmallIntegerField(default=0)
-    priority = models.SmallIntegerField(
-        default=0, help_text="Higher first: the gate's battles before the rest."
-    )
-    is_open = models.BooleanField(default=True)
-    created = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ["-priority", "id"]
-        constraints = [
-            models.UniqueConstraint(fields=["project", "candidate_set"], name="task_asks_once"),
-        ]
-        indexes = [
-            models.Index(
-                fields=["project", "-priority", "id"], condition=Q(is_open=True), name="task_open_in_order"
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"compare {self.prompt_id}"
-
-
-class Assignment(models.Model):
-    """One rater's lease on a task, with the order in which the answers were shown."""
-
-    class State(models.TextChoices):
-        LEASED = "leased", "leased"
-        DONE = "done", "done"
-        SKIPPED = "skipped", "skipped"
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="assignments")
-    rater = models.ForeignKey(User, on_delete=models.CASCADE, related_name="assignments")
-    state = models.CharField(max_length=7, choices=State.choices, default=State.LEASED)
-    shown = models.JSONField(help_text="Completion ids, left to right, as shuffled by the server.")
-    preference = models.ForeignKey(
-        Preference, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    skip_reason = models.CharField(max_length=200, blank=True)
-    lease_until = models.DateTimeField()
-    # When it was answered or skipped: the latest one is what undo takes back.
-    closed = models.DateTimeField(null=True, blank=True)
-    created = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ["-id"]
-        constraints = [models.UniqueConstraint(fields=["task", "rater"], name="assignment_once_a_rater")]
-        indexes = [models.Index(fields=["rater", "-closed"], name="assignment_of_rater")]
-
-    def __str__(self) -> str:
-        return f"{self.rater}: {self.state}"
-
-
-class Battle(models.Model):
-    """One person's question with two live answers, shown without their versions' names until the vote.
-
-    A vote may come before both answers have ended. It is kept here, and becomes the preference then.
-    """
-
-    class Verdict(models.TextChoices):
-        LEFT = "left", "left"
-        RIGHT = "right", "right"
-        TIE = "tie", "same"
-        BOTH_BAD = "both_bad", "both bad"
-
-    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="battles")
-    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="battles")
-    # As shuffled by the server.
-    left = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="+")
-    right = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="+")
-    verdict = models.CharField(max_length=8, choices=Verdict.choices, blank=True)
-    # The preference's id, given before it is recorded, so that recording twice is a replay.
-    vote_id = models.UUIDField(default=uuid7, editable=False)
-    preference = models.ForeignKey(
-        Preference, null=True, blank=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    created = models.DateTimeField(default=timezone.now, editable=False)
-
-    class Meta:
-        ordering = ["-id"]
-        indexes = [
-            models.Index(
-                fields=["id"], condition=Q(preference=None) & ~Q(verdict=""), name="battle_vote_waits"
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"battle {self.pk}"

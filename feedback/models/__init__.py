@@ -1,0 +1,33 @@
+"""What people say about answers, what they are asked, and how far their word is trusted. A file a noun."""
+
+from feedback.models.battles import Battle
+from feedback.models.judgements import (
+    Candidate,
+    Correction,
+    Feedback,
+    FeedbackQuerySet,
+    Flag,
+    Preference,
+    Rating,
+)
+from feedback.models.raters import Agreement, RaterEvent, Standing
+from feedback.models.tasks import Assignment, Task
+from feedback.models.workbench import OptOut, Workbench
+
+__all__ = [
+    "Agreement",
+    "Assignment",
+    "Battle",
+    "Candidate",
+    "Correction",
+    "Feedback",
+    "FeedbackQuerySet",
+    "Flag",
+    "OptOut",
+    "Preference",
+    "RaterEvent",
+    "Rating",
+    "Standing",
+    "Task",
+    "Workbench",
+]
