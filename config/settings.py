@@ -75,6 +75,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "projects.middleware.RequestIdMiddleware",
     "projects.middleware.ErrorShapeMiddleware",  # so far out that it shapes what the others refuse, too
+    "projects.middleware.SignedOutMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "projects.csp.PolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -2,16 +2,30 @@
 
 from django.urls import path
 
-from feedback.pages import battle, chat, compare, metrics
+from feedback.pages import battle, chat, compare, conversations, metrics
 
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
     path("p/<slug:slug>/chat/ask", chat.ask, name="ask"),
+    path("p/<slug:slug>/chat/history", conversations.history, name="history"),
     path("p/<slug:slug>/chat/<uuid:conversation_id>/", chat.chat, name="conversation"),
+    path(
+        "p/<slug:slug>/chat/<uuid:conversation_id>/rename", conversations.rename, name="rename_conversation"
+    ),
+    path(
+        "p/<slug:slug>/chat/<uuid:conversation_id>/delete", conversations.delete, name="delete_conversation"
+    ),
+    path(
+        "p/<slug:slug>/chat/<uuid:conversation_id>/restore",
+        conversations.restore,
+        name="restore_conversation",
+    ),
+    path("p/<slug:slug>/chat/<uuid:conversation_id>/branch", conversations.branch, name="branch"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/", chat.answer, name="answer"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/rate", chat.rate, name="rate"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/correct", chat.correct, name="correct"),
     path("p/<slug:slug>/answers/<uuid:completion_id>/flag", chat.flag, name="flag"),
+    path("p/<slug:slug>/questions/<uuid:prompt_id>/", chat.question, name="question"),
     path("p/<slug:slug>/questions/<uuid:prompt_id>/again", chat.again, name="again"),
     path("p/<slug:slug>/questions/<uuid:prompt_id>/prefer", chat.prefer, name="prefer"),
     path("p/<slug:slug>/judgements/<uuid:feedback_id>/retract", chat.retract, name="retract"),

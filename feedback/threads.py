@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from uuid import UUID
 
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, pgettext
 
+from feedback.branches import Step, Tree
 from feedback.markdown import render_markdown
 from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion, Conversation, Prompt
@@ -83,20 +85,38 @@ class ShownAnswer:
 
 @dataclass
 class Turn:
+    """One question as it stands on the path, with the answers that are shown of all that it has."""
+
+    step: Step
     prompt: Prompt
     answers: list[ShownAnswer]
+    is_cut: bool = False  # the first one whose question went out without the conversation's beginning
     preference: Preference | None = None
     preference_ids: list[UUID] = field(default_factory=lambda: [uuid7() for _ in range(4)])
 
     @property
     def pair(self) -> list[ShownAnswer]:
-        """The last two answers, when both can be judged: a comparison is offered."""
-        last = self.answers[-2:]
-        return last if len(last) == 2 and all(shown.completion.is_judgeable for shown in last) else []
+        """The two answers that are shown, when both can be judged: a comparison is offered."""
+        is_pair = len(self.answers) == 2 and all(shown.completion.is_judgeable for shown in self.answers)
+        return self.answers if is_pair else []
+
+    @property
+    def question_places(self) -> Places:
+        return Places.of(self.step.questions, self.step.question)
+
+    @property
+    def answer_places(self) -> Places:
+        return Places.of(self.step.answers, self.step.answer)
+
+    @property
+    def leading(self) -> UUID | None:
+        """Of the pair the one that was preferred, else the newest."""
+        pair = [shown.completion.pk for shown in self.pair]
+        return pair[0] if pair and self.verdict == "left" else self.step.answer
 
     @property
     def verdict(self) -> str:
-        """left, right, tie or both_bad, as the reader said of the last pair; empty before."""
+        """left, right, tie or both_bad, as the reader said of the pair; empty before."""
         pair = self.pair
         if self.preference is None or not pair:
             return ""
@@ -109,14 +129,27 @@ class Turn:
         return "tie" if left == right else "left" if left < right else "right"
 
 
-def conversations_of(project: Project, user: User) -> list[Conversation]:
-    """The sidebar: the newest hundred."""
-    return list(Conversation.objects.filter(project=project, owner=user)[:100])
+@dataclass(frozen=True)
+class Places:
+    """Where one stands among its siblings, counted from 1, and its neighbours."""
+
+    place: int = 0
+    count: int = 0
+    before: UUID | None = None
+    after: UUID | None = None
+
+    @classmethod
+    def of(cls, all_of_them: list[UUID], one: UUID | None) -> Places:
+        if one is None:
+            return cls()
+        index = all_of_them.index(one)
+        around: list[UUID | None] = [None, *all_of_them, None]
+        return cls(index + 1, len(all_of_them), around[index], around[index + 2])
 
 
 def conversation_for(project: Project, user: User, conversation_id: UUID) -> Conversation:
-    """One's own. Raises NotFound."""
-    found = Conversation.objects.filter(project=project, owner=user, pk=conversation_id).first()
+    """One's own, unless it was deleted. Raises NotFound."""
+    found = Conversation.objects.filter(project=project, owner=user, pk=conversation_id, deleted=None).first()
     if found is None:
         raise NotFound(gettext("There is no such conversation of yours."))
     return found
@@ -137,7 +170,7 @@ def completion_for(project: Project, user: User, completion_id: UUID) -> Complet
 def question_for(project: Project, user: User, prompt_id: UUID) -> Prompt:
     """A question in a conversation of one's own. Raises NotFound."""
     found = (
-        Prompt.objects.select_related("project", "conversation")
+        Prompt.objects.select_related("project", "conversation", "parent__prompt")
         .filter(project=project, conversation__owner=user, pk=prompt_id)
         .first()
     )
@@ -146,35 +179,59 @@ def question_for(project: Project, user: User, prompt_id: UUID) -> Prompt:
     return found
 
 
-def turns_of(conversation: Conversation, user: User) -> list[Turn]:
-    """All turns, oldest first, in six queries whatever their number."""
-    prompts = list(conversation.prompts.order_by("id"))
-    return _turns(prompts, user)
+def turns_of(conversation: Conversation, user: User, *, since: UUID | None = None) -> list[Turn]:
+    """The turns that lead to the conversation's head, oldest first, in nine queries whatever their number.
+
+    `since`: the question or answer whose turn is the first of them.
+    """
+    steps = Tree.of(conversation).path(conversation.head)
+    if since is not None:
+        places = [place for place, step in enumerate(steps) if since in (step.question, *step.answers)]
+        steps = steps[places[0] :] if places else []
+    return _turns(steps, user)
 
 
 def turn_of(prompt: Prompt, user: User) -> Turn:
-    return _turns([prompt], user)[0]
+    """The question's turn as it stands on the path, or at the path's end where it lies beside it."""
+    assert prompt.conversation is not None  # noqa: S101 - whoever calls has found it in one
+    tree = Tree.of(prompt.conversation)
+    steps = [*tree.path(prompt.conversation.head), tree.path(prompt.pk)[-1]]
+    return _turns([next(step for step in steps if step.question == prompt.pk)], user)[0]
 
 
 def show(completion: Completion, user: User) -> ShownAnswer:
     return _shown([completion], user)[0]
 
 
-def _turns(prompts: list[Prompt], user: User) -> list[Turn]:
+def _turns(steps: list[Step], user: User) -> list[Turn]:
+    prompts = Prompt.objects.in_bulk([step.question for step in steps])
+    wanted = {step.question: step.pair or [one for one in [step.answer] if one] for step in steps}
     completions = (
-        Completion.objects.filter(prompt__in=prompts).select_related("project", "prompt").order_by("id")
+        Completion.objects.filter(pk__in=[one for answers in wanted.values() for one in answers])
+        .select_related("project")
+        .order_by("id")
     )
-    answers: dict[UUID, list[ShownAnswer]] = {}
+    answers: dict[UUID, list[ShownAnswer]] = defaultdict(list)
     for shown in _shown(completions, user):
-        answers.setdefault(shown.completion.prompt_id, []).append(shown)
-    turns = [Turn(prompt, answers.get(prompt.pk, [])) for prompt in prompts]
-    preferences = Preference.objects.usable().filter(prompt__in=prompts, rater=user).order_by("id")
-    for preference in preferences.prefetch_related("candidates"):
-        ids = {one.completion_id for one in preference.candidates.all()}
-        for turn in turns:
-            if turn.pair and ids == {shown.completion.pk for shown in turn.pair}:
-                turn.preference = preference
+        answers[shown.completion.prompt_id].append(shown)
+    turns = [Turn(step, prompts[step.question], answers[step.question]) for step in steps]
+    _mark_cut(turns)
+    pairs = {frozenset(shown.completion.pk for shown in turn.pair): turn for turn in turns if turn.pair}
+    if pairs:
+        preferences = Preference.objects.usable().filter(prompt__in=prompts, rater=user).order_by("id")
+        for preference in preferences.prefetch_related("candidates"):
+            ids = frozenset(one.completion_id for one in preference.candidates.all())
+            if ids in pairs:
+                pairs[ids].preference = preference
     return turns
+
+
+def _mark_cut(turns: list[Turn]) -> None:
+    """Where a question has no more said before it than the one above it, something was left out."""
+    for above, turn in pairwise(turns):
+        if len(turn.prompt.messages) <= len(above.prompt.messages):
+            turn.is_cut = True
+            return
 
 
 def _shown(completions: Iterable[Completion], user: User) -> list[ShownAnswer]:

@@ -23,12 +23,23 @@ class Conversation(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="conversations")
     owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="conversations")
     title = models.CharField(max_length=120, blank=True)
+    # The question or answer that is shown last, where there are several to go on from. No foreign key: it is
+    # a hint, and without it the newest of everything is shown.
+    head = models.UUIDField(null=True, blank=True, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
     updated = models.DateTimeField(default=timezone.now)
+    # Gone from its owner's list. What was judged in it stays until the person is erased.
+    deleted = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-updated"]
-        indexes = [models.Index(fields=["owner", "project", "-updated"], name="conversation_sidebar")]
+        indexes = [
+            models.Index(
+                fields=["owner", "project", "-updated"],
+                condition=Q(deleted=None),
+                name="conversation_sidebar",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.title or "New conversation"

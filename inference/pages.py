@@ -7,7 +7,7 @@ The answer belongs to the server. Events of the stream:
     error   {"error": {...}}                                the one error shape; the text so far is kept
 
 The id of a delta is the number of characters up to its end, so that a browser that connects again by itself
-goes on where it was.
+goes on where it was; `?seen=` says the same for a page that connects anew.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class MethodNotAllowed(Problem):
 async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
     """Everything so far, then what comes, then how it ended. Holds no database connection meanwhile."""
     completion = await in_database(_find, request, slug, completion_id)
-    given = request.headers.get("Last-Event-ID", "")
+    # A browser that gave up connecting cannot set the header when its page tries again.
+    given = request.headers.get("Last-Event-ID") or request.GET.get("seen", "")
     seen = int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
     generation = hub().find(completion_id)
     request_id = getattr(request, "request_id", "")

@@ -55,6 +55,7 @@ def csrf_failure(request: HttpRequest, reason: str = "", **kwargs: Any) -> HttpR
 def _heading(status: int) -> str:
     headings = {
         400: gettext("That request makes no sense"),
+        401: gettext("Signed out"),
         403: gettext("Not allowed"),
         404: gettext("Not found"),
         409: gettext("Somebody was first"),

@@ -63,6 +63,13 @@ class NotAuthenticated(Problem):
     message = "Send a valid API key as `Authorization: Bearer rk_...`."
 
 
+class SessionEnded(Problem):
+    status = 401
+    type = "authentication_error"
+    code = "session_ended"
+    message = "You are signed out. Sign in, and go on where you were."
+
+
 class Forbidden(Problem):
     status = 403
     type = "permission_error"
@@ -141,7 +148,7 @@ def error_headers(problem: Problem) -> dict[str, str]:
     headers = {}
     if problem.retry_after is not None:
         headers["Retry-After"] = str(problem.retry_after)
-    if problem.status == 401:
+    if problem.status == 401 and problem.code != SessionEnded.code:  # that one is for people
         headers["WWW-Authenticate"] = "Bearer"
     return headers
 

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import reverse
 
 from projects.error_pages import error_page
-from projects.errors import LengthRequired, NotFound, Problem, as_problem, json_error
+from projects.errors import LengthRequired, NotFound, Problem, SessionEnded, as_problem, json_error
 from projects.ids import uuid7
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,16 @@ class ErrorShapeMiddleware(_Middleware):
             if "Allow" in response.headers:
                 shaped["Allow"] = response["Allow"]
             return shaped
+        return response
+
+
+class SignedOutMiddleware(_Middleware):
+    """Without a session, a part of a page is refused and not answered with the sign-in page."""
+
+    def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_part = request.headers.get("HX-Request") == "true"
+        if is_part and response.status_code == 302 and response["Location"].startswith(reverse("login")):
+            return error_page(request, SessionEnded())
         return response
 
 

@@ -16,10 +16,12 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from feedback.errors import AlreadyJudged, NotStanding
 from feedback.forms import optional_uuid, person
+from feedback.history import history_of
 from feedback.markdown import render_markdown
 from feedback.models import Correction, Feedback, Flag, Preference, Rating
 from feedback.services.answers import RANKS
 from feedback.services.conversations import ask as record_question
+from feedback.services.conversations import set_head
 from feedback.services.judge import Judge
 from feedback.services.record import (
     record_correction,
@@ -32,7 +34,6 @@ from feedback.threads import (
     ShownAnswer,
     completion_for,
     conversation_for,
-    conversations_of,
     question_for,
     show,
     turn_of,
@@ -55,7 +56,7 @@ def chat(request: HttpRequest, slug: str, conversation_id: UUID | None = None) -
     context = {
         "project": project,
         "conversation": conversation,
-        "conversations": conversations_of(project, user),
+        "history": history_of(project, user),
         "turns": turns_of(conversation, user) if conversation else [],
     }
     return render(request, "feedback/chat.html", context)
@@ -68,6 +69,15 @@ def answer(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse
     """One answer as it stands: what a page puts in place of the stream when that is done."""
     project = project_for(request, slug)
     return _answer(request, project, completion_for(project, person(request), completion_id))
+
+
+@login_required
+@never_cache
+@require_GET
+def question(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
+    """One turn as it stands; with `edit` the question is in a field, to ask another in its place."""
+    prompt = question_for(project_for(request, slug), person(request), prompt_id)
+    return _turn(request, prompt, editing="edit" in request.GET)
 
 
 @login_required
@@ -187,7 +197,10 @@ def retract(request: HttpRequest, slug: str, feedback_id: UUID) -> HttpResponse:
 @login_required
 @require_POST
 async def ask(request: HttpRequest, slug: str) -> HttpResponse:
-    """Record the question and start its answer. When no engine takes it, it can be asked again."""
+    """Record the question and start its answer. When no engine takes it, it can be asked again.
+
+    `after` is the answer that it follows; with `instead_of` it is a branch beside that question.
+    """
     prompt = await in_database(_record_question, request, slug)
     refusal = await _start(prompt)
     return await in_database(_asked, request, prompt, refusal)
@@ -197,7 +210,7 @@ async def ask(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 async def again(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
     """Another answer to the same question, shown beside the last one, for a comparison."""
-    prompt = await in_database(_find_question, request, slug, prompt_id)
+    prompt = await in_database(_question_to_answer, request, slug, prompt_id)
     refusal = await _start(prompt)
     return await in_database(_turn, request, prompt, refusal)
 
@@ -233,15 +246,32 @@ def engine_state(request: HttpRequest, slug: str) -> HttpResponse:
 # --- halves of the asynchronous views --------------------------------------------------------------------
 def _record_question(request: HttpRequest, slug: str) -> Prompt:
     project, user = project_for(request, slug), person(request)
-    conversation_id = optional_uuid(request, "conversation")
-    conversation = conversation_for(project, user, conversation_id) if conversation_id else None
+    conversation_id, after = optional_uuid(request, "conversation"), optional_uuid(request, "after")
+    instead_of = optional_uuid(request, "instead_of")
+    beside = question_for(project, user, instead_of) if instead_of else None
+    if beside is not None:
+        conversation = beside.conversation
+    else:
+        conversation = conversation_for(project, user, conversation_id) if conversation_id else None
+    followed = completion_for(project, user, after) if after and conversation else None
+    if followed is not None and followed.prompt.conversation != conversation:
+        raise Invalid(gettext("That answer is in another conversation."), param="after")
     return record_question(
-        project=project, owner=user, text=request.POST.get("text", ""), conversation=conversation
+        project=project,
+        owner=user,
+        text=request.POST.get("text", ""),
+        conversation=conversation,
+        after=followed,
+        instead_of=beside,
     )
 
 
-def _find_question(request: HttpRequest, slug: str, prompt_id: UUID) -> Prompt:
-    return question_for(project_for(request, slug), person(request), prompt_id)
+def _question_to_answer(request: HttpRequest, slug: str, prompt_id: UUID) -> Prompt:
+    """The question, at the end of the path from now on: its answers are compared there."""
+    prompt = question_for(project_for(request, slug), person(request), prompt_id)
+    assert prompt.conversation is not None  # noqa: S101 - question_for looks in conversations
+    set_head(conversation=prompt.conversation, node=prompt.pk)
+    return prompt
 
 
 def _asked(request: HttpRequest, prompt: Prompt, refusal: str) -> HttpResponse:
@@ -252,7 +282,7 @@ def _asked(request: HttpRequest, prompt: Prompt, refusal: str) -> HttpResponse:
         "turn": turn_of(prompt, user),
         "refusal": refusal,
         "conversation": prompt.conversation,
-        "conversations": conversations_of(project, user),
+        "history": history_of(project, user),
     }
     response = render(request, "feedback/_asked.html", context)
     address = {"slug": project.slug, "conversation_id": prompt.conversation_id}
@@ -273,6 +303,6 @@ def _editor(
     return render(request, "feedback/_answer.html", context)
 
 
-def _turn(request: HttpRequest, prompt: Prompt, refusal: str = "") -> HttpResponse:
+def _turn(request: HttpRequest, prompt: Prompt, refusal: str = "", **extra: Any) -> HttpResponse:
     context = {"project": prompt.project, "turn": turn_of(prompt, person(request)), "refusal": refusal}
-    return render(request, "feedback/_turn.html", context)
+    return render(request, "feedback/_turn.html", {**context, **extra})

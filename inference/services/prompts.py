@@ -89,7 +89,8 @@ def record_prompt(
         parent=parent,
         messages=clean,
         digest=digest,
-        split=split_for(project, clean),
+        # A long conversation is sent without its beginning, and stays on the side where it began.
+        split=parent.prompt.split if parent else split_for(project, clean),
         external_id=external_id,
         tags=list(tags),
     )

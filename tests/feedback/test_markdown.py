@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feedback.markdown import ATTRIBUTES, MAX_CHARS, TAGS, render_markdown
+from feedback.code import LANGUAGES, highlight
+from feedback.markdown import ALLOWED_CLASSES, ATTRIBUTES, MAX_CHARS, MAX_SIGNS, TAGS, render_markdown
 
 pytestmark = pytest.mark.unit
 
@@ -51,10 +52,19 @@ class Elements(HTMLParser):
         self.seen.append((tag, dict(attrs)))
 
 
+# What we put around a block of code ourselves, to the letter.
+OURS = [("div", {"class": "code"}), ("div", {})]
+BUTTON = ("button", {"type": "button", "class": "plain", "data-copy-code": None})
+
+
 def assert_harmless(html: str) -> None:
     for tag, attributes in Elements(html).seen:
+        if (tag, attributes) in [*OURS, BUTTON]:
+            continue
         assert tag in TAGS, html
-        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | {"rel"}, html
+        assert set(attributes) <= ATTRIBUTES.get(tag, set()) | {"rel", "class"}, html
+        classes = (attributes.get("class") or "").split()
+        assert set(classes) <= ALLOWED_CLASSES.get(tag, set()), html
         href = attributes.get("href") or ""
         if ":" in href.split("/")[0]:
             assert href.split(":")[0] in {"http", "https", "mailto"}, html
@@ -90,11 +100,85 @@ def test_html_in_an_answer_is_shown_as_it_was_written():
     assert render_markdown("use <b>bold</b>").strip() == "<p>use &lt;b&gt;bold&lt;/b&gt;</p>"
 
 
-@pytest.mark.parametrize("text", ["> " * 50_000, "[" * 100_000, "*a " * 40_000, "`" * 100_000, "- " * 50_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> " * 50_000,
+        "[" * 100_000,
+        "*a " * 40_000,
+        "`" * 100_000,
+        "- " * 50_000,
+        "> - " * 25_000,
+        "\n".join("  " * depth + "- x" for depth in range(300)),
+        "a*_" * 33_000,
+        ("|" + "a|" * 100 + "\n") + ("|" + "-|" * 100 + "\n") + ("|" + "b|" * 100 + "\n") * 400,
+        "<http://a" * 12_000,
+        "line\n" * 20_000,
+        '```cs\n"\\"\\"\n```\n' * 6_000,
+        "```cs\n" + '"\\' * 4_900 + "\n```\n",
+    ],
+)
 def test_text_made_to_be_slow_is_not(text):
     started = time.monotonic()
     render_markdown(text)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_code_made_to_be_slow_is_not(language):
+    pieces = [
+        "(",
+        '"',
+        "\\",
+        "/*",
+        "<",
+        "${",
+        "`",
+        "[",
+        "{",
+        "<<A\n",
+        'r#"',
+        "@",
+        "::",
+        '"\\',
+        "class A<",
+        "a.b",
+        " ",
+    ]
+    for piece in pieces:
+        started = time.monotonic()
+        highlight(piece * (9_000 // len(piece)), language)
+        assert time.monotonic() - started < 2, piece
+
+
+def test_code_is_coloured_by_kind_and_named():
+    html = render_markdown('```py\ndef f(x):  # why\n    return "<b>"\n```')
+    assert '<span class="k">def</span>' in html
+    assert '<span class="c"># why</span>' in html
+    assert "&lt;b&gt;" in html
+    assert "<span>Python</span><button" in html
+    assert '<code class="in-python">' in html
+    plain = render_markdown("```no-such\n<script>\n```")
+    assert "<pre><code>&lt;script&gt;" in plain
+
+
+def test_the_class_of_a_fence_is_nobodys_but_ours():
+    assert "<span" not in render_markdown('<span class="button">x</span>')
+    html = render_markdown('```py" class="primary\nx\n```')
+    assert "primary" not in html
+
+
+def test_an_override_of_the_reading_direction_is_marked_and_not_obeyed():
+    assert render_markdown("pay \u202e100 to").strip() == "<p>pay U+202E100 to</p>"
+    assert "\u202e" not in render_markdown("```py\nif a: # \u202e } \n```")
+
+
+def test_links_lead_out_and_nowhere_within():
+    assert "href" not in render_markdown("[x](/p/kitchen/) [y](//example.org) [z](#top)")
+
+
+def test_too_many_signs_are_shown_as_they_are():
+    assert render_markdown("*a" * (MAX_SIGNS + 1)).startswith("<pre>*a*a")
 
 
 def test_a_text_without_end_is_shown_plain():

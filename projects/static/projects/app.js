@@ -1,6 +1,8 @@
 // What every page does: dialogs, menus, keys, and refusals of htmx requests as toasts.
 
+import "./copy.js";
 import { bind } from "./keys.js";
+import "./session.js";
 import { offline, toast } from "./toast.js";
 
 export function open(dialog) {
@@ -46,6 +48,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
   if (xhr.status < 400) return;
   event.detail.shouldSwap = false;
+  if (xhr.status === 401) return; // the bar says it
   if (event.detail.requestConfig.verb === "get") return; // a poll that fails comes again by itself
   const sentence = xhr.getResponseHeader("X-Ratchet-Message");
   toast(sentence ? decodeURIComponent(sentence) : document.getElementById("words").dataset.failed, { bad: true });

@@ -129,25 +129,34 @@ function walkBack(a, b, steps, out) {
   out.push(...found.reverse());
 }
 
-// Neighbours joined; a space alone between two changes belongs to both, so that a phrase reads as one.
+// Neighbours joined. What is the same between two changes belongs to them when it is a space or a sign alone, or
+// little beside both: a phrase that was written anew reads as one, and not as a few words that happen to recur.
 function tidied(pieces) {
-  const out = [];
-  let gone = "", fresh = "";
-  const flush = () => {
-    if (gone) out.push(["gone", gone]);
-    if (fresh) out.push(["new", fresh]);
-    gone = fresh = "";
-  };
-  pieces.forEach(([kind, text], place) => {
-    const next = pieces[place + 1]?.[0] ?? "same";
-    if (kind === "gone") gone += text;
-    else if (kind === "new") fresh += text;
-    else if (gone && fresh && next !== "same" && /^[^\S\n]+$/.test(text)) { gone += text; fresh += text; }
-    else {
-      flush();
-      if (out.at(-1)?.[0] === "same") out.at(-1)[1] += text; else out.push(["same", text]);
+  const out = []; // { same } or { gone, fresh }
+  for (const [kind, text] of pieces) {
+    const last = out.at(-1);
+    if (kind === "same") {
+      if (last?.same) last.same += text; else out.push({ same: text });
+      continue;
     }
-  });
-  flush();
-  return out;
+    if (last && !last.same) last[kind === "gone" ? "gone" : "fresh"] += text;
+    else out.push({ gone: kind === "gone" ? text : "", fresh: kind === "new" ? text : "" });
+  }
+  const joined = [];
+  for (const piece of out) {
+    joined.push(piece);
+    while (joined.length > 2 && isLittle(...joined.slice(-3))) {
+      const [before, { same }, after] = joined.splice(-3);
+      joined.push({ gone: before.gone + same + after.gone, fresh: before.fresh + same + after.fresh });
+    }
+  }
+  return joined.flatMap(({ same, gone, fresh }) =>
+    [["same", same], ["gone", gone], ["new", fresh]].filter(([, text]) => text));
+}
+
+function isLittle(before, { same }, after) {
+  if (!same || before.same || after.same) return false;
+  const size = ({ gone, fresh }) => gone.length + fresh.length;
+  const isReplaced = before.gone && before.fresh && after.gone && after.fresh;
+  return (isReplaced && /^[^\S\n]+$/.test(same)) || same.length * 3 <= Math.min(size(before), size(after));
 }
