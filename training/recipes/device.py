@@ -101,13 +101,18 @@ def load_scoring_model(run: Run, device: Device, pad_id: int) -> Any:
 
 def load_tokens(run: Run) -> Tokens:
     """The base's tokenizer. Raises BadBase where no token can serve as padding."""
-    tokenizer = AutoTokenizer.from_pretrained(run.spec.base_path, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(run.spec.base_path, local_files_only=True)
     ends = _generation_config(run).eos_token_id
     end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
     candidates = [tokenizer.pad_token_id, tokenizer.unk_token_id, *sorted(tokenizer.all_special_ids)]
     # A chat template's own signs are no padding either.
     probe = [{"role": role, "content": "a"} for role in ("system", "user", "assistant")]
-    used = {*tokenizer.apply_chat_template(probe, tokenize=True, return_dict=False), *end_ids, None}
+    shown = tokenizer.apply_chat_template(probe, tokenize=True, return_dict=False)
+    # RLOO and PPO know one end only: the one with which the template closes a turn.
+    closing = [token for token in shown if token in end_ids]
+    if closing:
+        tokenizer.eos_token_id = closing[-1]
+    used = {*shown, *end_ids, None}
     free = [token for token in candidates if token not in used]
     if not free:
         raise BadBase(

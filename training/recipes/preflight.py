@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from training.recipes.config import Config, KtoConfig, TrainingConfig
+from training.recipes.config import Config, KtoConfig, RolloutConfig, TrainingConfig
 
 # Where rows of a kind are missing, what a person may look at.
 HINTS = {
@@ -17,11 +17,11 @@ def preflight(config: Config, counts: Mapping[str, int], lengths: Sequence[int] 
     """Sentences that say what to mend; empty when the run may start.
 
     `counts` are rows by part ({"train": 130, "heldout": 20}), and more where it is known: `wanted` and
-    `unwanted` of labels.
+    `unwanted` of labels, `processes` that train together.
     `lengths` are tokens, one a training row (of a pair its prompt and longer answer), when they are known.
     """
     found = config.problems()
-    found += _rows(config, counts.get("train", 0))
+    found += _rows(config, counts.get("train", 0), counts.get("processes", 1))
     if isinstance(config, KtoConfig) and "wanted" in counts:
         found += _labels(counts["wanted"], counts["unwanted"])
     if lengths:
@@ -29,12 +29,19 @@ def preflight(config: Config, counts: Mapping[str, int], lengths: Sequence[int] 
     return found
 
 
-def _rows(config: Config, rows: int) -> list[str]:
+def _rows(config: Config, rows: int, processes: int) -> list[str]:
     unit = config.unit
     if rows < config.fewest:
         hint = HINTS.get(unit, "Collect more, or check the filters.")
         return [f"{config.title} needs at least {config.fewest} {unit} to learn anything, got {rows}. {hint}"]
-    if isinstance(config, TrainingConfig) and config.batch_size > rows:
+    if isinstance(config, RolloutConfig):
+        each = config.prompts_a_step(processes)
+        if each > rows:
+            return [
+                f"One step of {config.title} answers {each} different prompts and there are {rows}. Collect "
+                "more, or lower gradient_accumulation or batch_size."
+            ]
+    elif isinstance(config, TrainingConfig) and config.batch_size > rows:
         return [
             f"batch_size is {config.batch_size} and there are {rows} {unit}: the whole run would be "
             f"{config.epochs} step(s). Set batch_size to {max(1, rows // 8)} or less."

@@ -32,6 +32,12 @@ METRICS = {
     "accuracy": "reward_accuracy",
     "margin": "reward_margin",
     "mean_reward": "reward_mean",
+    "kl": "kl",
+    "reward": "reward",
+    "reward_std": "reward_deviation",
+    "frac_reward_zero_std": "undecided_share",  # prompts whose answers all scored the same: nothing to learn
+    "completions/mean_length": "answer_tokens",
+    "completions/clipped_ratio": "cut_share",
 }
 
 

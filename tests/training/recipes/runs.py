@@ -20,6 +20,8 @@ from training.recipes.rundir import run_recipe
 # What the raters of these tests like and dislike; which words come, and how many, is chance.
 LIKED = ["Paris", "egg", "water", "blue", "light", "short", "waves"]
 DISLIKED = ["minutes", "system", "neighbour", "assistant", "thank", "while", "boiling"]
+VOWELS = "aeiou"
+SIGNS = [chr(code) for code in range(33, 127) if chr(code) not in VOWELS]
 CONFIG: dict[str, Any] = {"batch_size": 8, "learning_rate": 5e-3, "warmup_ratio": 0.0, "max_length": 128}
 
 
@@ -66,6 +68,54 @@ def labels(count: int, seed: int, *, wanted_of_four: int = 2) -> list[dict[str, 
         }
         for number, row in enumerate(pairs(count, seed))
     ]
+
+
+def letter_pairs(count: int, seed: int) -> list[dict[str, Any]]:
+    """Answers of random signs, as an untrained model makes them; the one with more vowels is liked."""
+    dice = random.Random(seed)
+
+    def letters(vowels: float) -> list[dict[str, str]]:
+        signs = [dice.choice(VOWELS if dice.random() < vowels else SIGNS) for _ in range(dice.randint(8, 14))]
+        return [{"role": "assistant", "content": "".join(signs)}]
+
+    return [
+        {"prompt": row["prompt"], "chosen": letters(dice.uniform(0.3, 0.9)), "rejected": letters(0)}
+        for row in prompts(count, seed)
+    ]
+
+
+def prompts(count: int, seed: int) -> list[dict[str, Any]]:
+    """Rows of the format prompts."""
+    dice = random.Random(seed)
+    return [{"prompt": [{"role": "user", "content": f"{dice.choice(LIKED)} {n}?"}]} for n in range(count)]
+
+
+def vowel_share(texts: list[str]) -> float:
+    """The true taste: how many of all signs are vowels."""
+    return sum(sign in VOWELS for text in texts for sign in text) / max(1, sum(map(len, texts)))
+
+
+def said(base: Path, adapter: Path | None) -> list[str]:
+    """Answers to prompts that no run has seen, by nothing but transformers, PEFT and the files."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(base, padding_side="left")
+    model: Any = AutoModelForCausalLM.from_pretrained(base)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter)
+    texts = [
+        tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
+        for row in prompts(40, seed=3)
+    ]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
+    torch.manual_seed(0)
+    made = model.generate(**batch, do_sample=True, top_k=0, max_new_tokens=12)
+    answers: list[str] = tokenizer.batch_decode(
+        made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+    )
+    return answers
 
 
 def build_run(

@@ -7,6 +7,8 @@ from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
 from training.recipes.config.kto import KtoConfig
 from training.recipes.config.reward import RewardConfig
+from training.recipes.config.rloo import RlooConfig
+from training.recipes.config.rollouts import RolloutConfig
 from training.recipes.config.sft import SftConfig
 
 CONFIGS: dict[str, type[Config]] = {
@@ -14,6 +16,7 @@ CONFIGS: dict[str, type[Config]] = {
     "sft": SftConfig,
     "reward": RewardConfig,
     "kto": KtoConfig,
+    "rloo": RlooConfig,
 }
 
 __all__ = [
@@ -23,6 +26,8 @@ __all__ = [
     "DpoConfig",
     "KtoConfig",
     "RewardConfig",
+    "RlooConfig",
+    "RolloutConfig",
     "SftConfig",
     "TrainingConfig",
 ]
