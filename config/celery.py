@@ -56,6 +56,14 @@ app.conf.beat_schedule = {
         "schedule": 30.0,
         "options": {"expires": 60},
     },
+    # Turn answers that ended into comparisons, free lapsed places, and draw tasks into the line.
+    "fill-lines": {"task": "feedback.tasks.fill_lines", "schedule": 10.0, "options": {"expires": 30}},
+    # Measure raters who answered lately, and how far they agree.
+    "measure-raters": {
+        "task": "feedback.tasks.measure_raters",
+        "schedule": 300.0,
+        "options": {"expires": 300},
+    },
     # Send what the outbox holds to the endpoints that wait for it, and again what did not arrive.
     "deliver-webhooks": {
         "task": "projects.tasks.deliver_webhooks",

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from feedback.services import battles
+from feedback.services import agreement, battles, quality
+from feedback.services.draw import draw_tasks
+from feedback.services.queue import FOR_RATERS, release_lapsed
+from feedback.services.sources import sweep_answers
+from projects.models import Project
 
 
 @shared_task
 def settle_battles() -> None:
     """Record votes that came before their answers had ended, where the web process could not."""
     battles.settle_battles()
+
+
+@shared_task
+def fill_lines() -> None:
+    """Take up answers that ended, and draw tasks, so that a claim seldom has to."""
+    for project in Project.objects.all():
+        release_lapsed(project)
+        sweep_answers(project=project)
+        draw_tasks(project=project, kinds=FOR_RATERS)
+
+
+@shared_task
+def measure_raters() -> None:
+    """Numbers and remarks about raters who answered since the last look."""
+    for project in Project.objects.all():
+        if quality.measure_raters(project=project):
+            agreement.measure_agreement(project=project)

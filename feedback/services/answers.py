@@ -24,6 +24,7 @@ from feedback.services import checks
 from feedback.services.gold import is_met
 from feedback.services.judge import Judge
 from feedback.services.queue import LEASE, judged_elsewhere, locked_task, release_lapsed, rows_of
+from feedback.services.raters import weigh_qualification
 from feedback.services.record import record_correction, record_preference, record_rating
 from feedback.services.review import close_review, weigh_answers
 from feedback.services.standings import locked_standing
@@ -109,6 +110,8 @@ def answer_task(
         update_fields=["state", "closed", "draft", "answer", "client_id", "seconds_spent", "is_correct"]
     )
     _count(task, standing, is_late=is_late)
+    if mine.is_correct is not None:
+        weigh_qualification(standing)
     assignment.refresh_from_db()
     return rows
 

@@ -12,12 +12,13 @@ from datetime import datetime
 
 from django.db import transaction
 
-from feedback.models import RaterEvent, Standing
+from feedback.models import Assignment, RaterEvent, Standing
 from feedback.services.judge import Judge
 from feedback.services.standings import locked_standing
+from feedback.services.workbench import workbench_of
 from projects.errors import Conflict, Invalid
 from projects.models import Project, User
-from projects.services import Actor, record_audit
+from projects.services import SYSTEM, Actor, record_audit
 from projects.services.outbox import record_event
 
 _LEADS_TO: dict[str, str] = {
@@ -58,6 +59,29 @@ def set_weight(*, project: Project, rater: User, weight: float, actor: Actor, re
     standing.weight = weight
     standing.save(update_fields=["weight"])
     return standing
+
+
+def weigh_qualification(standing: Standing) -> None:
+    """After a gold answer of a rater who is not qualified yet: enough of their latest are right, or not."""
+    workbench = workbench_of(standing.project)
+    wanted = workbench.qualification_tasks
+    if standing.status != Standing.Status.NEW or not wanted:
+        return
+    gold = Assignment.objects.filter(
+        project=standing.project, rater=standing.user, is_correct__isnull=False
+    ).order_by("-closed")
+    met = [bool(is_correct) for is_correct in gold.values_list("is_correct", flat=True)[:wanted]]
+    if len(met) < wanted:
+        return
+    is_enough = sum(met) >= workbench.qualification_accuracy * wanted
+    _change(
+        standing.project,
+        standing.user,
+        SYSTEM,
+        RaterEvent.Kind.QUALIFIED if is_enough else RaterEvent.Kind.FAILED,
+        f"{sum(met)} of the last {wanted} gold answers were right;"
+        f" {workbench.qualification_accuracy:.0%} are asked for.",
+    )
 
 
 def excluded_raters(project: Project, cutoff: datetime) -> dict[str, str]:

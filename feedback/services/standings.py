@@ -21,7 +21,10 @@ def locked_standing(project: Project, rater: User) -> Standing:
 
 
 def must_qualify(standing: Standing, workbench: Workbench) -> int:
-    """How many gold tasks are still to answer before the first real one; 0 for one who may go on."""
+    """How many gold tasks are still to answer before the first real one; 0 for one who may go on.
+
+    Who failed goes on one by one, until enough of their latest are right.
+    """
     if standing.status != Standing.Status.NEW or not workbench.qualification_tasks:
         return 0
     answered = Assignment.objects.filter(

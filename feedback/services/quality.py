@@ -1,0 +1,248 @@
+"""What is measured about each rater, by a schedule, into stored rows: pages only read them.
+
+`Standing.numbers` of a rater who answered since the last look. Answers of the latest WINDOW tasks count, and
+none from before the rater was last restored, so that old evidence is not held against them twice.
+
+    judged          answers in the window
+    seconds_median  from question to answer
+    gold            {"n", "right", "accuracy", "low", "high"}  Wilson's 95 % interval
+    left            {"n", "left", "share", "p"}  of two with a winner; p: by a fair coin
+    newest          {"n", "newest", "share", "others", "p"}  p: as often as with the other raters
+    fast            {"n", "fast", "share"}  answers under the workbench's min_seconds
+    agreement       {"n", "share"}  0 to 1 over each answer of another rater to the same task
+    remarks         what stands out, in words
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+from django.db.models import F, Max, OuterRef, Q, Subquery
+from django.utils import timezone
+from scipy.stats import binomtest
+
+from feedback.models import Assignment, RaterEvent, Standing, Task, Workbench
+from feedback.services.raters import watch_rater
+from feedback.services.review import agreement_of
+from feedback.services.workbench import workbench_of
+from feedback.stats import wilson
+from inference.models import Completion
+from projects.errors import Conflict
+from projects.form import Form
+from projects.models import Project
+from projects.services import SYSTEM
+
+WINDOW = 2_000  # answers a rater
+ENOUGH_GOLD = 10
+ENOUGH = 20
+BIAS_P = 0.001  # of many raters looked at again and again, few must stand out by chance
+BIAS_SHARE = 0.65
+FAST_SHARE = 0.5
+LOW_AGREEMENT = 0.4
+
+
+@dataclass(frozen=True)
+class Said:
+    """One answer, with what is needed to weigh it."""
+
+    task_id: UUID
+    kind: str
+    shown: list[str]
+    answer: dict[str, Any]
+    seconds: float | None
+    is_correct: bool | None
+
+
+def measure_raters(*, project: Project) -> int:
+    """Measure the raters who answered since they were last measured. Returns how many."""
+    workbench = workbench_of(project)
+    closed = Assignment.objects.filter(project=project, rater=OuterRef("user"), closed__isnull=False)
+    standings = (
+        Standing.objects.filter(project=project)
+        .annotate(latest=Subquery(closed.order_by("-closed").values("closed")[:1]))
+        .filter(Q(measured=None) | Q(measured__lt=F("latest")), latest__isnull=False)
+    )
+    fresh = list(standings.select_related("user", "project"))
+    for standing in fresh:
+        measure_rater(standing, workbench)
+    return len(fresh)
+
+
+def measure_rater(standing: Standing, workbench: Workbench) -> dict[str, Any]:
+    """Measure one rater, store the numbers, and watch them where something stands out."""
+    now = timezone.now()
+    said = _answers_of(standing)
+    form = standing.project.rating_form
+    numbers: dict[str, Any] = {
+        "judged": len(said),
+        "seconds_median": _median(one.seconds for one in said),
+        "gold": _gold(said),
+        "left": _left(said),
+        "newest": _newest(standing, said),
+        "fast": _fast(said, workbench.min_seconds),
+        "agreement": _agreement(standing, said, form),
+    }
+    numbers["remarks"] = _remarks(numbers, workbench)
+    standing.numbers, standing.measured = numbers, now
+    standing.save(update_fields=["numbers", "measured"])
+    if numbers["remarks"] and standing.status in (Standing.Status.NEW, Standing.Status.QUALIFIED):
+        with suppress(Conflict):  # somebody did so meanwhile
+            watch_rater(
+                project=standing.project,
+                rater=standing.user,
+                actor=SYSTEM,
+                reason=" ".join(numbers["remarks"]),
+            )
+    return numbers
+
+
+def _answers_of(standing: Standing) -> list[Said]:
+    rows = Assignment.objects.filter(
+        project=standing.project_id,
+        rater=standing.user_id,
+        state=Assignment.State.DONE,
+        task__kind__in=(Task.Kind.COMPARE, Task.Kind.RATE, Task.Kind.CORRECT),
+    )
+    restored = RaterEvent.objects.filter(
+        project=standing.project_id, rater=standing.user_id, kind=RaterEvent.Kind.RESTORED
+    ).aggregate(last=Max("created"))["last"]
+    if restored is not None:
+        rows = rows.filter(closed__gt=restored)
+    fields = ("task_id", "task__kind", "shown", "answer", "seconds_spent", "is_correct")
+    return [
+        Said(task_id, kind, shown, answer or {}, seconds, is_correct)
+        for task_id, kind, shown, answer, seconds, is_correct in rows.order_by("-closed").values_list(
+            *fields
+        )[:WINDOW]
+    ]
+
+
+def _gold(said: list[Said]) -> dict[str, Any]:
+    met = [one.is_correct for one in said if one.is_correct is not None]
+    low, high = wilson(sum(met) / len(met), len(met)) if met else (None, None)
+    return {
+        "n": len(met),
+        "right": sum(met),
+        "accuracy": sum(met) / len(met) if met else None,
+        "low": low,
+        "high": high,
+    }
+
+
+def _left(said: list[Said]) -> dict[str, Any]:
+    """Sides are shuffled by the server, so that any lean is the rater's."""
+    left = [ranks[0] < ranks[1] for one in said if (ranks := _two(one)) and ranks[0] != ranks[1]]
+    return {
+        "n": len(left),
+        "left": sum(left),
+        "share": sum(left) / len(left) if left else None,
+        "p": float(binomtest(sum(left), len(left), 0.5).pvalue) if left else None,
+    }
+
+
+def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
+    """Whether the newest version wins with this rater more often than with the others of the project.
+
+    A newer version should win more often than not, so chance is no measure; the other raters are.
+    """
+    mine = _newest_wins(said)
+    others_said = Assignment.objects.filter(
+        project=standing.project_id, state=Assignment.State.DONE, task__kind=Task.Kind.COMPARE
+    ).exclude(rater=standing.user_id)
+    rows = others_said.order_by("-closed").values_list("task_id", "shown", "answer")[:WINDOW]
+    others = _newest_wins(
+        [Said(pk, "compare", shown, answer or {}, None, None) for pk, shown, answer in rows]
+    )
+    share = sum(others) / len(others) if len(others) >= ENOUGH else None
+    return {
+        "n": len(mine),
+        "newest": sum(mine),
+        "share": sum(mine) / len(mine) if mine else None,
+        "others": share,
+        "p": float(binomtest(sum(mine), len(mine), share).pvalue) if mine and share is not None else None,
+    }
+
+
+def _newest_wins(said: list[Said]) -> list[bool]:
+    """For each pair of different versions with a winner: whether it was the newer one."""
+    pairs = [(one, ranks) for one in said if (ranks := _two(one)) and ranks[0] != ranks[1]]
+    ids = {pk for one, _ in pairs for pk in one.shown}
+    numbers = dict(
+        Completion.objects.filter(pk__in=ids, version__isnull=False)
+        .annotate(number=F("version__number"))
+        .values_list("pk", "number")
+    )
+    wins = []
+    for one, ranks in pairs:
+        left, right = (numbers.get(UUID(pk)) for pk in one.shown)
+        if left is not None and right is not None and left != right:
+            wins.append((left > right) == (ranks[0] < ranks[1]))
+    return wins
+
+
+def _two(one: Said) -> list[int]:
+    """The ranks of a comparison of two; empty for anything else."""
+    ranks = one.answer.get("ranks") or []
+    return ranks if one.kind == Task.Kind.COMPARE and len(ranks) == 2 else []
+
+
+def _fast(said: list[Said], least: float) -> dict[str, Any]:
+    seconds = [one.seconds for one in said if one.seconds is not None]
+    fast = sum(value < least for value in seconds)
+    return {"n": len(seconds), "fast": fast, "share": fast / len(seconds) if seconds else None}
+
+
+def _agreement(standing: Standing, said: list[Said], form: Form) -> dict[str, Any]:
+    by_task: defaultdict[UUID, list[tuple[list[str], dict[str, Any]]]] = defaultdict(list)
+    others = Assignment.objects.filter(
+        task__in=[one.task_id for one in said], state=Assignment.State.DONE
+    ).exclude(rater=standing.user_id)
+    for task_id, shown, answer in others.values_list("task_id", "shown", "answer"):
+        by_task[task_id].append((shown, answer or {}))
+    found = [
+        alike
+        for one in said
+        for other in by_task[one.task_id]
+        if (alike := agreement_of(one.kind, [(one.shown, one.answer), other], form)) is not None
+    ]
+    return {"n": len(found), "share": sum(found) / len(found) if found else None}
+
+
+def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
+    """Sentences about what stands out: stored with the event, in English, as the audit trail is."""
+    gold, left, newest, fast = (numbers[name] for name in ("gold", "left", "newest", "fast"))
+    agreement, remarks = numbers["agreement"], []
+    if gold["n"] >= ENOUGH_GOLD and gold["high"] < workbench.qualification_accuracy:
+        remarks.append(
+            f"{gold['right']} of {gold['n']} gold answers were right;"
+            f" {workbench.qualification_accuracy:.0%} are asked for."
+        )
+    if left["n"] >= ENOUGH and left["p"] < BIAS_P and not 1 - BIAS_SHARE < left["share"] < BIAS_SHARE:
+        side = "left" if left["share"] > 0.5 else "right"
+        count = left["left"] if side == "left" else left["n"] - left["left"]
+        remarks.append(f"The {side} answer was chosen in {count} of {left['n']} comparisons.")
+    if newest["p"] is not None and newest["n"] >= ENOUGH and newest["p"] < BIAS_P:
+        remarks.append(
+            f"The newer version was chosen in {newest['share']:.0%} of {newest['n']} comparisons;"
+            f" others chose it in {newest['others']:.0%}."
+        )
+    if fast["n"] >= ENOUGH and fast["share"] > FAST_SHARE:
+        remarks.append(
+            f"{fast['fast']} of {fast['n']} answers took less than {workbench.min_seconds:g} seconds."
+        )
+    if agreement["n"] >= ENOUGH and agreement["share"] < LOW_AGREEMENT:
+        remarks.append(
+            f"Agreement with other raters is {agreement['share']:.0%}, over {agreement['n']} answers."
+        )
+    return remarks
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(median(known)) if known else None
