@@ -2,10 +2,13 @@
 
 from django.urls import path
 
-from training.pages import actions, evaluations, loop, runs, versions
+from training.pages import actions, datasets, evaluations, loop, runs, versions
 
 urlpatterns = [
     path("p/<slug:slug>/", loop.loop, name="loop"),
+    path("p/<slug:slug>/datasets/", datasets.datasets, name="datasets"),
+    path("p/<slug:slug>/datasets/compose", datasets.compose_dataset, name="compose_dataset"),
+    path("p/<slug:slug>/datasets/<int:number>/", datasets.dataset, name="dataset"),
     path("p/<slug:slug>/runs/", runs.runs, name="runs"),
     path("p/<slug:slug>/runs/start", actions.start_run, name="start_run"),
     path("p/<slug:slug>/runs/<int:number>/", runs.run, name="run"),

@@ -19,6 +19,8 @@ PATHS = [
     "/p/kitchen/compare/",
     "/p/kitchen/battle/",
     "/p/kitchen/metrics/?window=1h",
+    "/p/kitchen/datasets/",
+    "/p/kitchen/datasets/1/",
     "/p/kitchen/runs/",
     "/p/kitchen/runs/2/",
     "/p/kitchen/runs/3/",

@@ -12,7 +12,9 @@ Messages = list[dict[str, str]]
 
 
 class Answer:
-    """A completion, or the text of a correction."""
+    """A completion, or the text of a correction. What is derived from its text is made once."""
+
+    __slots__ = ("_digest", "finish_reason", "quarantined", "state", "stripped", "text", "version")
 
     def __init__(
         self,
@@ -23,6 +25,8 @@ class Answer:
         version: str = "",
     ) -> None:
         self.text = text
+        self.stripped = text.strip()
+        self._digest: bytes | None = None
         self.state = state
         self.finish_reason = finish_reason
         self.quarantined = quarantined
@@ -37,13 +41,11 @@ class Answer:
         """False for an answer that was cut: it must not be taught an end that it never had."""
         return self.state == "finished" and self.finish_reason != "length"
 
-    @cached_property
-    def stripped(self) -> str:
-        return self.text.strip()
-
-    @cached_property
+    @property
     def digest(self) -> bytes:
-        return digest(self.text)
+        if self._digest is None:
+            self._digest = digest(self.text)
+        return self._digest
 
 
 class Preference(NamedTuple):

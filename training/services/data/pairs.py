@@ -43,9 +43,11 @@ class Proposal:
     @property
     def margin(self) -> float | None:
         """The mean strength by weight, 1 slight to 3 strong; None where nobody said one."""
-        total = sum(weight for weight, _ in self.strengths)
-        if not total:
+        if not self.strengths:
             return None
+        if len(self.strengths) == 1:
+            return self.strengths[0][1]
+        total = sum(weight for weight, _ in self.strengths)
         return sum(weight * strength for weight, strength in self.strengths) / total
 
 
@@ -205,11 +207,13 @@ def _rated_pairs(
 
 def mean_score(ratings: list[Rating]) -> float:
     """By the raters' weights. An aspect that was rated more often does not count for more."""
+    if len(ratings) == 1:
+        return ratings[0].score
     by_aspect: dict[str, list[Rating]] = defaultdict(list)
     for rating in ratings:
         by_aspect[rating.aspect].append(rating)
     means = []
     for said in by_aspect.values():
         total = sum(rating.weight for rating in said)
-        means.append(sum(rating.weight * rating.score for rating in said) / total if total else 0.0)
+        means.append(sum(rating.weight * rating.score for rating in said) / total)
     return sum(means) / len(means)

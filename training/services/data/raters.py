@@ -35,6 +35,10 @@ class Raters:
     def weight(self, judge: str) -> float:
         return self.weights.get(judge, 1.0)
 
+    def is_light(self, judge: str, least: float) -> bool:
+        weight = self.weights.get(judge, 1.0)
+        return weight < least or weight <= 0
+
     def score(self, judge: str, aspect: str, value: int) -> float:
         """What a rating says: a thumb is -1 or 1; on a scale, how far it is from this rater's own middle."""
         scale = self.scales.get(aspect)

@@ -225,7 +225,7 @@ class _Reader:
             reason = "gate"
         elif judge in raters.excluded:
             reason = "rater_quarantined"
-        elif raters.weight(judge) < self.filters.min_weight or raters.weight(judge) <= 0:
+        elif raters.is_light(judge, self.filters.min_weight):
             reason = "low_weight"
         elif raters.last and row[1] > raters.last.get(judge, row[1]):
             reason = "per_rater_cap"
@@ -242,11 +242,11 @@ class _Reader:
         candidates: list[tuple[Any, ...]],
         answers: dict[str, group.Answer],
     ) -> None:
-        ranks = [
-            (answers[row[-2]], row[-1])
-            for row in candidates
-            if row[-2] in answers and self._is_of_versions(answers[row[-2]])
-        ]
+        ranks = []
+        for row in candidates:
+            answer = answers.get(row[-2])
+            if answer is not None and (not self.versions or answer.version in self.versions):
+                ranks.append((answer, row[-1]))
         if len(ranks) < 2:
             self.counts.drops["other_version"] += 1
             return
@@ -267,7 +267,7 @@ class _Reader:
         self, made: group.Group, kind: int, row: tuple[Any, ...], answers: dict[str, group.Answer]
     ) -> None:
         answer = answers.get(row[-3] if kind == RATINGS else row[-2])
-        if answer is None or not self._is_of_versions(answer):
+        if answer is None or (self.versions and answer.version not in self.versions):
             self.counts.drops["other_version"] += 1
             return
         id_, judge = hyphenated(row[1]), row[2]
@@ -279,9 +279,6 @@ class _Reader:
         else:
             better = group.Answer(row[-1], quarantined=answer.quarantined)
             made.corrections.append(group.Correction(id_, judge, weight, is_new, answer, better))
-
-    def _is_of_versions(self, answer: group.Answer) -> bool:
-        return not self.versions or answer.version in self.versions
 
     def _is_new(self, row: tuple[Any, ...]) -> bool:
         return self.since is None or row[3] >= self.since
