@@ -1,0 +1,248 @@
+"""`make bench NAME=compile`: a million judgements to datasets, on PostgreSQL, from the clone's own services.
+
+A database of its own is filled with prompts of 20 words, answers of 50, and judgements of 500 raters: 60 %
+comparisons, 30 % thumbs, 10 % corrections. Each format is compiled by a process of its own, whose time and
+peak of resident memory are measured; the database's own memory is not in it. `--quick` is a twentieth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench._claims import ROOT, Claim, publish
+
+JUDGEMENTS = 1_000_000
+MAX_SECONDS, MAX_MIB = 60.0, 500.0
+FORMATS = ("preference", "unpaired", "sft", "prompts")
+SLUG = "bench"
+EPOCH = "2026-01-01T00:00:00Z"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="50,000 judgements")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(compile_here(options.child)))
+        return 0
+    size = JUDGEMENTS // 20 if options.quick else JUDGEMENTS
+    from tests import services
+
+    os.environ["RATCHET_TEST_BACKEND"] = "services"
+    services.prepare_environment()
+    os.environ["DATABASE_URL"] = os.environ["DATABASE_URL"].removesuffix("/ratchet") + "/postgres"
+    try:
+        with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
+            os.environ["ARTIFACTS_DIR"] = folder
+            os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+            began = time.monotonic()
+            subprocess.run(
+                [sys.executable, "manage.py", "migrate", "--no-input", "-v0"], cwd=ROOT, check=True
+            )
+            subprocess.run([sys.executable, "-c", FILL.format(size=size)], cwd=ROOT, check=True)
+            print(f"filled in {time.monotonic() - began:.0f} s: {size:,} judgements")
+            publish("compile", command(options.quick), list(claims(size)))
+    finally:
+        services.stop()
+    return 0
+
+
+def command(quick: bool) -> str:
+    return "python -m bench.compile --quick" if quick else "make bench NAME=compile"
+
+
+def claims(size: int) -> Iterator[Claim]:
+    for format_ in FORMATS:
+        done = child(format_)
+        what = f"{format_}: {size:,} judgements to {done['rows']:,} rows"
+        yield Claim(
+            claim=what,
+            value=done["seconds"],
+            unit="s",
+            goal=f"<= {MAX_SECONDS:.0f}",
+            holds=done["seconds"] <= MAX_SECONDS,
+        )
+        yield Claim(
+            claim=f"{format_}: peak of resident memory (with Django alone: {done['idle_mib']:.0f} MiB)",
+            value=done["peak_mib"],
+            unit="MiB",
+            goal=f"<= {MAX_MIB:.0f}",
+            holds=done["peak_mib"] <= MAX_MIB,
+        )
+        if format_ == FORMATS[0]:
+            again = child(format_)
+            yield Claim(
+                claim=f"{format_}: compiled again with the same cut-off, the digest",
+                value="the same" if again["digest"] == done["digest"] else "another",
+                unit="",
+                goal="the same",
+                holds=again["digest"] == done["digest"],
+            )
+
+
+def child(format_: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.compile", "--child", format_],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"  {format_}: {found}")
+    return found
+
+
+def compile_here(format_: str) -> dict[str, Any]:
+    import django
+
+    django.setup()
+    from django.utils.dateparse import parse_datetime
+
+    from projects.models import Project
+    from projects.services import SYSTEM
+    from training.services.compiler import compile_dataset
+
+    project = Project.objects.get(slug=SLUG)
+    idle = peak_mib()
+    began = time.monotonic()
+    dataset = compile_dataset(
+        project=project, format=format_, cutoff=parse_datetime("2026-06-01T00:00:00Z"), actor=SYSTEM
+    )
+    return {
+        "seconds": time.monotonic() - began,
+        "idle_mib": idle,
+        "peak_mib": peak_mib(),
+        "rows": dataset.rows + dataset.heldout_rows,
+        "digest": dataset.digest,
+        "drops": dataset.drops,
+        "mib": sum(path.stat().st_size for path in Path(dataset.folder).iterdir()) / 2**20,
+    }
+
+
+def peak_mib() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmHWM in /proc/self/status")
+
+
+# --- filling the database --------------------------------------------------------------------------------
+FILL = "import django; django.setup(); from bench.compile import fill; fill({size})"
+
+
+def fill(size: int) -> None:
+    """`size` judgements on a tenth as many prompts with four answers each."""
+    from django.db import connection
+
+    from inference.services.versions import start_project
+    from projects.services import SYSTEM
+
+    project = start_project(slug=SLUG, name="Bench", actor=SYSTEM)
+    prompts = size // 10
+    with connection.cursor() as cursor:
+        cursor.execute(HELPERS)
+        copy(
+            cursor,
+            "inference_prompt (id, project_id, messages, digest, split, tags, created)",
+            prompt_lines(str(project.pk), prompts),
+        )
+        copy(
+            cursor,
+            "inference_completion (id, project_id, prompt_id, version_label, index, text, state, "
+            "finish_reason, error, sampling, subject, quarantined, created)",
+            completion_lines(str(project.pk), prompts),
+        )
+        for statement in JUDGE:
+            cursor.execute(
+                statement, {"project": project.pk, "prompts": prompts, "size": size, "epoch": EPOCH}
+            )
+        cursor.execute("ANALYZE")
+
+
+def copy(cursor: Any, table: str, lines: Iterator[str]) -> None:
+    with cursor.copy(f"COPY {table} FROM STDIN") as into:
+        for line in lines:
+            into.write(line)
+
+
+def prompt_lines(project: str, prompts: int) -> Iterator[str]:
+    dice = random.Random(1)
+    words = vocabulary(dice)
+    for n in range(prompts):
+        content = " ".join(dice.choices(words, k=20)) + f" {n}?"
+        messages = json.dumps([{"role": "user", "content": content}])
+        split = "gate" if dice.random() < 0.02 else "train"
+        yield f"{ident(1, n)}\t{project}\t{messages}\t{n:064}\t{split}\t[]\t{EPOCH}\n"
+
+
+def completion_lines(project: str, prompts: int) -> Iterator[str]:
+    dice = random.Random(2)
+    words = vocabulary(dice)
+    for n in range(prompts * 4):
+        text = " ".join(dice.choices(words, k=50))
+        of = f"{project}\t{ident(1, n // 4)}\t{SLUG}@v1\t0"
+        yield f"{ident(2, n)}\t{of}\t{text}\tfinished\tstop\t\t{{}}\t\tf\t{EPOCH}\n"
+
+
+def vocabulary(dice: random.Random) -> list[str]:
+    return ["".join(dice.choices("abcdefghijklmnoprstuvw", k=dice.randint(2, 9))) for _ in range(5000)]
+
+
+def ident(kind: int, n: int) -> str:
+    return f"01900000-000{kind}-7000-8000-{n:012x}"
+
+
+# The same ids in SQL; and who says something the n-th time.
+HELPERS = """
+CREATE FUNCTION ident(kind bigint, n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql AS
+  $$ SELECT ('01900000-000' || kind || '-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid $$;
+CREATE FUNCTION judge(n bigint, prompts bigint) RETURNS text IMMUTABLE LANGUAGE sql AS
+  $$ SELECT 'key:1:' || (n * 7919 + n / prompts) % 500 $$;
+"""
+JUDGE = [
+    # Six comparisons a prompt, of three pairs of its answers: each pair is judged twice.
+    """
+    INSERT INTO feedback_preference (id, project_id, subject, judge, source, guideline_version, body_digest,
+      created, prompt_id, candidate_set, all_bad, strength, comment)
+    SELECT ident(3, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
+      ident(1, n %% %(prompts)s), md5((n %% %(prompts)s)::text || ':' || ((n / %(prompts)s) %% 3)),
+      n %% 37 = 0, 1 + n %% 3, ''
+    FROM generate_series(0, %(size)s * 6 / 10 - 1) AS n
+    """,
+    """
+    INSERT INTO feedback_candidate (preference_id, completion_id, position, rank)
+    SELECT ident(3, n), ident(2, (n %% %(prompts)s) * 4 + (n / %(prompts)s) %% 3 + side), side,
+      CASE WHEN n %% 37 = 0 THEN NULL WHEN n %% 11 = 0 THEN 1 ELSE 1 + (side + n / 3) %% 2 END
+    FROM generate_series(0, %(size)s * 6 / 10 - 1) AS n, generate_series(0, 1) AS side
+    """,
+    """
+    INSERT INTO feedback_rating (id, project_id, subject, judge, source, guideline_version, body_digest,
+      created, completion_id, aspect, value, reasons, comment)
+    SELECT ident(4, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
+      ident(2, n), 'thumbs', 1 - 2 * (n %% 2), '[]', ''
+    FROM generate_series(0, %(size)s * 3 / 10 - 1) AS n
+    """,
+    """
+    INSERT INTO feedback_correction (id, project_id, subject, judge, source, guideline_version, body_digest,
+      created, completion_id, text)
+    SELECT ident(5, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
+      c.id, 'Better ' || c.text
+    FROM generate_series(0, %(size)s / 10 - 1) AS n JOIN inference_completion c ON c.id = ident(2, n * 4 + 3)
+    """,
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
