@@ -75,6 +75,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "projects.middleware.RequestIdMiddleware",
     "projects.middleware.ErrorShapeMiddleware",  # so far out that it shapes what the others refuse, too
+    "projects.middleware.PagesMiddleware",
+]
+# What only pages need. A program's request passes it by: each of these costs it a change of threads.
+PAGE_MIDDLEWARE = [
     "projects.middleware.SignedOutMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "projects.csp.PolicyMiddleware",
@@ -86,7 +90,10 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "projects.middleware.RaterLimitMiddleware",
 ]
+# The console looks for its middleware in MIDDLEWARE alone.
+SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 ROOT_URLCONF = "config.urls"
 ASGI_APPLICATION = "config.asgi.application"
 WSGI_APPLICATION = "config.wsgi.application"
@@ -183,6 +190,9 @@ WEBHOOK_NETWORKS = env.list("WEBHOOK_NETWORKS", default=[])
 # --- REST --------------------------------------------------------------------------------------------
 MAX_BODY_BYTES = env.int("MAX_BODY_BYTES", default=1_000_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+# Requests a minute of one key, and judgements and other posts of one person; 0 is no limit.
+RATE_LIMIT_KEY = env.int("RATE_LIMIT_KEY", default=60_000)
+RATE_LIMIT_RATER = env.int("RATE_LIMIT_RATER", default=600)
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["projects.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["projects.auth.HasScope"],

@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q
 from django.http import HttpRequest
 from django.utils import timezone
@@ -16,6 +17,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from projects.errors import Forbidden, NotAuthenticated
+from projects.limits import spend_for
 from projects.models import ApiKey
 
 LAST_USED_EVERY = timedelta(minutes=1)
@@ -23,11 +25,12 @@ _KEY = re.compile(r"rk_(?P<prefix>[A-Za-z0-9]{1,12})_[A-Za-z0-9_-]{1,100}")
 
 
 def authenticate_key(request: HttpRequest, *, scope: str) -> ApiKey:
-    """The usable key in the Authorization header. Raises NotAuthenticated or Forbidden.
+    """The usable key in the Authorization header. Raises NotAuthenticated, TooMany or Forbidden.
 
     Keys are taken from that one header only: a key in a URL ends in logs.
     """
     key = find_key(_bearer(request.headers.get("Authorization", "")))
+    spend_for(request, f"key:{key.pk}", limit=settings.RATE_LIMIT_KEY)
     if scope not in key.scopes:
         raise Forbidden(f"This key lacks the scope {scope}.")
     return key
@@ -63,7 +66,9 @@ class ApiKeyAuthentication(BaseAuthentication):
         header = request.headers.get("Authorization", "")
         if not header:
             return None
-        return None, find_key(_bearer(header))
+        key = find_key(_bearer(header))
+        spend_for(request._request, f"key:{key.pk}", limit=settings.RATE_LIMIT_KEY)
+        return None, key
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

@@ -5,14 +5,29 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
+from django.utils.deprecation import MiddlewareMixin
+from django.utils.module_loading import import_string
 
 from projects.error_pages import error_page
-from projects.errors import LengthRequired, NotFound, Problem, SessionEnded, as_problem, json_error
+from projects.errors import (
+    LengthRequired,
+    NotFound,
+    Problem,
+    SessionEnded,
+    TooMany,
+    as_problem,
+    json_error,
+)
 from projects.ids import uuid7
+from projects.limits import add_headers, spend_for
 
 logger = logging.getLogger(__name__)
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -81,6 +96,7 @@ class ErrorShapeMiddleware(_Middleware):
         return error_response(request, problem)
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        add_headers(request, response)
         is_ours = response.headers.get("Content-Type", "").startswith(
             ("application/json", "text/event-stream")
         )
@@ -88,7 +104,7 @@ class ErrorShapeMiddleware(_Middleware):
             shaped = json_error(request, _problem_of(response))
             if "Allow" in response.headers:
                 shaped["Allow"] = response["Allow"]
-            return shaped
+            return _plain_headers(shaped) if is_call(request) else shaped
         return response
 
 
@@ -102,6 +118,89 @@ class SignedOutMiddleware(_Middleware):
         return response
 
 
+class PagesMiddleware:
+    """The middleware that only pages need, as one: a program's request passes it by.
+
+    Under ASGI each of Django's own middlewares moves a request to a thread and back, which cost a label write
+    more than its work. For a program this one checks the host and sets the few headers that matter.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        self._viewing: list[Callable[..., HttpResponseBase | None]] = []
+        self._pages = self._chain()
+        if self.is_async:
+            markcoroutinefunction(self)
+        self.process_view = self._view_async if self.is_async else self._view
+
+    def __call__(self, request: HttpRequest) -> Any:
+        if self.is_async:
+            return self._answer_async(request)
+        if not is_call(request):
+            return self._pages(request)
+        request.get_host()  # refuses a foreign one
+        return _plain_headers(cast(HttpResponseBase, self.get_response(request)))
+
+    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
+        if not is_call(request):
+            response: HttpResponseBase = await self._pages(request)
+            return response
+        request.get_host()
+        return _plain_headers(await self.get_response(request))  # type: ignore[misc]  # it is_async
+
+    def _view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
+        if is_call(request):
+            return None
+        return next((found for view in self._viewing if (found := view(request, *args)) is not None), None)
+
+    async def _view_async(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
+        if is_call(request):
+            return None
+        return await sync_to_async(self._view)(request, *args)
+
+    def _chain(self) -> Any:
+        """The pages' middleware around `get_response`, each in a mode that it can, as Django does."""
+        adapt = BaseHandler().adapt_method_mode
+        handler: Any = self.get_response
+        is_async = self.is_async
+        for path in reversed(settings.PAGE_MIDDLEWARE):
+            made = import_string(path)
+            can_sync, can_async = getattr(made, "sync_capable", True), getattr(made, "async_capable", False)
+            wants_async = can_async if is_async or not can_sync else False
+            middleware = made(adapt(wants_async, handler, is_async))
+            if hasattr(middleware, "process_view"):
+                self._viewing.insert(0, middleware.process_view)
+            handler, is_async = convert_exception_to_response(middleware), wants_async
+        return adapt(self.is_async, handler, is_async)
+
+
+class RaterLimitMiddleware(MiddlewareMixin):
+    """So many posts a minute of one person: who clicks faster than anybody can read is a script."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        if request.method == "POST" and request.path.startswith("/p/") and request.user.is_authenticated:
+            try:
+                spend_for(request, f"user:{request.user.pk}", limit=settings.RATE_LIMIT_RATER)
+            except TooMany as problem:
+                return error_response(request, problem)
+        return None
+
+
+def _plain_headers(response: HttpResponseBase) -> HttpResponseBase:
+    """What a program's answer carries of the security headers; it is data, and no page may frame it."""
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    if settings.SECURE_HSTS_SECONDS:
+        response.headers.setdefault("Strict-Transport-Security", f"max-age={settings.SECURE_HSTS_SECONDS}")
+    if not response.streaming and "Content-Length" not in response:
+        response["Content-Length"] = str(len(cast(HttpResponse, response).content))
+    return response
+
+
 def _problem_of(response: HttpResponseBase) -> Problem:
     """What one of Django's own error answers says."""
     problem = Problem(f"{response.reason_phrase}.", code=f"http_{response.status_code}")
@@ -113,6 +212,11 @@ def _problem_of(response: HttpResponseBase) -> Problem:
         problem.type = "server_error"
     problem.status = response.status_code
     return problem
+
+
+def is_call(request: HttpRequest) -> bool:
+    """A call of the API itself; its documentation is a page."""
+    return request.path.startswith(("/api/v1/", "/v1/"))
 
 
 def is_program(request: HttpRequest) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from projects import idempotency
+from projects import idempotency, limits
 from projects.services import delivery
 
 
@@ -19,3 +19,4 @@ def forget_old() -> None:
     """Delete what nobody will ask for again."""
     delivery.forget_deliveries()
     idempotency.forget_requests()
+    limits.forget_windows()
