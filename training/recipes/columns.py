@@ -14,7 +14,7 @@ must not be taught an end that it never had. Missing, every answer ended.
 | unpaired | `prompt`, `completion` messages, `label` bool (true is wanted), `ended` |
 | prompts | `prompt` messages |
 | text | `text` |
-| completions | `id`, `prompt`, `completion` messages, `ended`: what `score` reads, from `train-*` alone |
+| completions | `id`, `prompt`, `completion` messages, `ended`: read by `score`, from `train-*` alone |
 
 `margin` says how much better chosen is, in units of reward (0 where nobody said); only `reward` reads it.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,7 +22,7 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from training.recipes.accounting import peak_host_memory
 from training.recipes.config import Config, TrainingConfig
-from training.recipes.rundir import BadBase, BadRun, Run, keep_freed_memory
+from training.recipes.rundir import BadBase, BadRun, Given, Run, keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ def open_device(run: Run, config: Config) -> Device:
 def load_model(run: Run, device: Device) -> Any:
     """The base as a causal language model, in the device's dtype."""
     return AutoModelForCausalLM.from_pretrained(run.spec.base_path, **_how(device))
+
+
+def load_adapted_model(run: Run, given: Given | None, device: Device) -> Any:
+    """The base with the adapter of a version, or alone, for reading only. Its adapter can be put aside."""
+    model = load_model(run, device)
+    if given is not None:
+        model = PeftModel.from_pretrained(model, str(given.path), is_trainable=False)
+    return model.eval().to(device.name)
 
 
 def load_scoring_model(run: Run, device: Device, pad_id: int) -> Any:

@@ -127,13 +127,18 @@ def build_run(
     heldout: list[dict[str, Any]] | None = None,
     config: dict[str, Any] | None = None,
     versions: dict[str, Path] | None = None,
+    parts: dict[str, list[dict[str, Any]]] | None = None,
 ) -> Path:
-    """A run directory as the supervisor would make it. `versions` are folders of artifacts, by role."""
+    """A run directory as the supervisor would make it. `versions` are folders of artifacts, by role.
+
+    `parts` are the dataset's parts by name, in place of train and heldout.
+    """
     dataset = folder / "dataset"
     dataset.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(train or pairs(48, seed=1)), dataset / "train-00000.parquet")
-    if heldout:
-        pq.write_table(pa.Table.from_pylist(heldout), dataset / "heldout-00000.parquet")
+    parts = parts or {"train": train or pairs(48, seed=1), "heldout": heldout or []}
+    for name, rows in parts.items():
+        if rows:
+            pq.write_table(pa.Table.from_pylist(rows), dataset / f"{name}-00000.parquet")
     manifest = write_manifest(dataset, kind="dataset")
     kind = CONFIGS[method]
     known = {one.name for one in fields(kind)}
@@ -158,7 +163,8 @@ def build_run(
 
 def run(folder: Path, method: str = "dpo") -> int:
     """The recipe in this process; a shell's signal handling is put back."""
-    recipe = importlib.import_module(f"training.recipes.{method}").train
+    module = importlib.import_module(f"training.recipes.{method}")
+    recipe = getattr(module, method if method in ("score", "evaluate") else "train")
     before = signal.getsignal(signal.SIGTERM)
     try:
         return run_recipe(folder, method, recipe)
@@ -170,6 +176,12 @@ def finish(folder: Path, method: str) -> dict[str, Any]:
     """Run it to its end and return the manifest of what it made."""
     assert run(folder, method) == 0, events(folder)[-1]
     return verify(folder / "artifact")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """What a run of score or evaluate made, row by row."""
+    rows: list[dict[str, Any]] = pq.read_table(folder / "artifact" / "rows.parquet").to_pylist()
+    return rows
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ A run's `run.json` holds all of them, never a part: a default that changes here 
 
 from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
+from training.recipes.config.judging import EvaluateConfig, ScoreConfig
 from training.recipes.config.kto import KtoConfig
 from training.recipes.config.reward import RewardConfig
 from training.recipes.config.rloo import RlooConfig
@@ -17,6 +18,8 @@ CONFIGS: dict[str, type[Config]] = {
     "reward": RewardConfig,
     "kto": KtoConfig,
     "rloo": RlooConfig,
+    "score": ScoreConfig,
+    "evaluate": EvaluateConfig,
 }
 
 __all__ = [
@@ -24,10 +27,12 @@ __all__ = [
     "Config",
     "ConfigError",
     "DpoConfig",
+    "EvaluateConfig",
     "KtoConfig",
     "RewardConfig",
     "RlooConfig",
     "RolloutConfig",
+    "ScoreConfig",
     "SftConfig",
     "TrainingConfig",
 ]
