@@ -20,6 +20,7 @@ from feedback.services.battles import (
     battle_for,
     is_broken,
     open_battle,
+    past_battles,
     prepare_battle,
     settle_battle,
     undo_vote,
@@ -41,7 +42,10 @@ _settling: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks on
 @never_cache
 @require_GET
 def start(request: HttpRequest, slug: str) -> HttpResponse:
-    return render(request, "feedback/battle.html", {"project": project_for(request, slug)})
+    project = project_for(request, slug)
+    return render(
+        request, "feedback/battle.html", {"project": project, "past": past_battles(project, person(request))}
+    )
 
 
 @login_required

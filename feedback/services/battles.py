@@ -26,6 +26,7 @@ from projects.models import Project, User
 
 # Two samples of one version must be able to differ.
 LEAST_TEMPERATURE = 0.7
+PAST = 8
 _dice = random.SystemRandom()
 
 
@@ -93,6 +94,12 @@ def battle_for(project: Project, owner: User, battle_id: UUID) -> Battle:
     if found is None:
         raise NotFound(gettext("There is no such battle of yours."))
     return found
+
+
+def past_battles(project: Project, owner: User) -> list[Battle]:
+    """One's own, newest first, as many as a glance takes."""
+    own = Battle.objects.filter(project=project, owner=owner).select_related("left__prompt", "right")
+    return list(own[:PAST])
 
 
 def vote_battle(*, battle: Battle, verdict: str) -> None:

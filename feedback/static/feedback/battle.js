@@ -1,54 +1,53 @@
 // Blind battle: two streams as plain text, and a vote by key. What is on the page always comes from the server.
 
 import { bind } from "../projects/keys.js";
+import { forgetDraft, keepDraft } from "../projects/draft.js";
+import { follow } from "./follow.js";
 
 const place = document.getElementById("battle");
 const text = document.getElementById("text");
+const words = document.getElementById("battle-words")?.dataset;
+const announce = document.getElementById("announce");
 const LOOK_AGAIN_MS = 2000;
-let streams = [];
+const DRAFT = `battle-${location.pathname}`;
+const streams = new Map(); // name of the side -> what follows it
 
 // --- Streams: whoever connects gets the whole answer so far, so a reload takes them up again -----------
-function follow(side) {
-  const node = document.createTextNode("");
-  const state = side.querySelector("[data-state]");
-  const source = new EventSource(side.dataset.stream);
-  let pending = "";
-  side.querySelector("[data-text]").replaceChildren(node);
-  streams.push(source);
-  source.onopen = () => { state.textContent = ""; };
-  source.addEventListener("delta", (event) => {
-    if (!pending) requestAnimationFrame(() => {
-      node.appendData(pending);
-      pending = "";
-    });
-    pending += JSON.parse(event.data).text;
-  });
-  source.addEventListener("done", () => ended(side, source));
-  source.addEventListener("error", (event) => {
-    if (event.data !== undefined || source.readyState === EventSource.CLOSED) ended(side, source);
-    else state.textContent = document.getElementById("battle-words").dataset.lost;
-  });
-}
+const sides = () => [...place.querySelectorAll("[data-stream]")];
+const here = (name, part) => place.querySelector(`[data-side="${name}"] ${part}`);
 
-function ended(side, source) {
-  source.close();
-  delete side.dataset.stream;
-  side.querySelector("[data-text]").classList.remove("caret");
-  if (!place.querySelector("[data-stream]")) refresh();
+function begin(side) {
+  const name = side.dataset.side;
+  const written = here(name, "[data-text]");
+  const one = follow({
+    url: side.dataset.stream,
+    look: location.pathname,
+    place: written,
+    say: (sentence) => { here(name, "[data-state]").textContent = sentence; },
+    words,
+    onEnd: () => {
+      streams.delete(name);
+      delete place.querySelector(`[data-side="${name}"]`).dataset.stream;
+      written.classList.remove("caret");
+      if (!sides().length) refresh();
+    },
+  });
+  streams.set(name, { ...one, written });
 }
 
 async function refresh() {
   await htmx.ajax("GET", location.pathname, { target: place, swap: "innerHTML" }).catch(() => {});
-  if (!place.querySelector("[data-text]"))
-    document.getElementById("announce").textContent = document.getElementById("battle-words").dataset.ready;
+  if (!place.querySelector("[data-text]")) announce.textContent = words.ready;
+  else if (!streams.size) setTimeout(refresh, LOOK_AGAIN_MS); // the server is away: look again
 }
 
+// After a vote the page comes anew, while answers may still be written: what is there of them moves over as it is.
 function followAll() {
-  for (const source of streams) source.close();
-  streams = [];
-  place.querySelectorAll("[data-stream]").forEach(follow);
-  // Both streams ended, and the page has not heard it: look again.
-  if (!streams.length && place.querySelector("[data-text]")) setTimeout(refresh, LOOK_AGAIN_MS);
+  for (const side of sides()) {
+    const known = streams.get(side.dataset.side);
+    if (known) here(side.dataset.side, "[data-text]").replaceWith(known.written);
+    else begin(side);
+  }
 }
 
 // --- Keys ---------------------------------------------------------------------------------------------
@@ -65,11 +64,15 @@ bind({
   "/": () => text?.focus(),
 });
 
-text?.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (text.value.trim()) text.form.requestSubmit();
-});
+if (text) {
+  keepDraft(text, DRAFT);
+  text.form.addEventListener("submit", () => forgetDraft(DRAFT)); // a refusal brings the text back
+  text.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (text.value.trim()) text.form.requestSubmit();
+  });
+}
 
 if (place) {
   place.addEventListener("htmx:afterSwap", followAll);

@@ -23,8 +23,12 @@ const isNarrow = matchMedia("(max-width: 48rem)");
 // --- Scrolling: the end is followed only while somebody is there --------------------------------------
 let isAtEnd = true;
 const NEAR_PX = 80;
+let lastY = 0;
 function noteScroll() {
-  isAtEnd = innerHeight + scrollY >= document.documentElement.scrollHeight - NEAR_PX;
+  const left = document.documentElement.scrollHeight - innerHeight - scrollY;
+  // On the way up nothing is near enough: the first step of a smooth scroll is a small one.
+  isAtEnd = left < (scrollY < lastY ? 2 : NEAR_PX);
+  lastY = scrollY;
   toEndButton.hidden = isAtEnd;
 }
 function toEnd() {
@@ -85,9 +89,19 @@ function noteAnswering() {
   if (hadFocus && !isAnswering) text.focus();
 }
 function stopAll() {
-  for (const answer of running()) htmx.ajax("POST", answer.dataset.stop, { source: answer, swap: "none" });
-  return running().length > 0;
+  const all = running();
+  for (const answer of all) htmx.ajax("POST", answer.dataset.stop, { source: answer, swap: "none" });
+  return all.length > 0;
 }
+// Refused: no process that we reach is making it any more. Nobody waits for it from now on.
+turns.addEventListener("htmx:responseError", (event) => {
+  const answer = event.detail.elt.closest("[data-stream]");
+  if (!answer || event.detail.xhr.status === 401) return;
+  streams.get(answer.id)?.close();
+  delete answer.dataset.stream;
+  answer.querySelector("[data-text]").classList.remove("caret");
+  noteAnswering();
+});
 stop.addEventListener("click", stopAll);
 
 // --- Writing ------------------------------------------------------------------------------------------

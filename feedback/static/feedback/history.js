@@ -31,11 +31,14 @@ sidebar.addEventListener("click", (event) => {
   const row = event.target.closest("[data-conversation]");
   if (row && event.target.closest("[data-act=rename]")) rename(row);
 });
+sidebar.addEventListener("submit", (event) => { event.target.dataset.sending = "yes"; });
+sidebar.addEventListener("htmx:afterRequest", (event) => { delete event.detail.elt.dataset?.sending; });
 sidebar.addEventListener("focusout", (event) => {
   const form = event.target.closest("[data-rename]");
   const row = form?.closest("[data-conversation]");
-  if (row && form.title.value.trim() && form.title.value !== form.title.defaultValue) form.requestSubmit();
-  else if (row) { form.hidden = true; row.classList.remove("is-renamed"); }
+  if (!row || form.dataset.sending) return; // taken away under the focus, when the new list came
+  if (form.title.value.trim() && form.title.value !== form.title.defaultValue) form.requestSubmit();
+  else { form.hidden = true; row.classList.remove("is-renamed"); }
 });
 sidebar.addEventListener("keydown", (event) => {
   const row = event.target.closest("[data-conversation]");

@@ -1,0 +1,204 @@
+"""The chat page when something breaks under it: the connection, the session, the server, the engine.
+
+Behind the web server an engine slowly writes word0, word1, ..., so that a gap or a repetition shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from inference.models import Completion, Prompt
+from tests import services
+from tests.browser.cast import talk
+from tests.browser.wire import Wire
+from tests.cast import Cast
+from tests.inference.conftest import stubs, stubs_of_session  # noqa: F401 - fixtures
+from tests.processes import Process, web_process
+
+WAIT_MS = 20_000
+WORDS = """(least) => {
+    const words = document.querySelector("[data-text]")?.innerText.split(/\\s+/).filter(Boolean) ?? [];
+    return words.length >= least && words;
+}"""
+
+
+@pytest.fixture(scope="session")
+def stub_web_of_session(django_db_setup: None, stubs_of_session: Any) -> Iterator[Process]:  # noqa: F811
+    process = web_process(services.free_port())
+    process.name = "stub-web"
+    process.env = {"ENGINE_URLS": stubs_of_session[0].url}
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def wire(transactional_db: None, stubs: Any, stub_web_of_session: Process) -> Iterator[Wire]:  # noqa: F811
+    if not stub_web_of_session.answers():
+        stub_web_of_session.kill()
+        stub_web_of_session.start()
+    wire = Wire(int(urlsplit(stub_web_of_session.url).port or 0))
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def web(wire: Wire) -> Wire:
+    """Where the browser goes."""
+    return wire
+
+
+def ask_slowly(page: Page, cast: Cast, sign_in: Any) -> None:
+    sign_in(cast.bob)
+    page.goto("/p/kitchen/chat/")
+    page.keyboard.type("Please: slow")
+    page.keyboard.press("Enter")
+
+
+def written(page: Page, least: int) -> list[str]:
+    """The words on the page, once there are so many. Nothing is missing and nothing stands twice."""
+    words: list[str] = page.wait_for_function(WORDS, arg=least, timeout=WAIT_MS).json_value()
+    assert words == [f"word{place}" for place in range(len(words))]
+    return words
+
+
+def stop(page: Page) -> None:
+    page.keyboard.press("Escape")
+    page.keyboard.press("s")
+    expect(page.locator("[data-stream]")).to_have_count(0, timeout=WAIT_MS)
+
+
+def test_an_answer_goes_on_after_a_reload(page: Page, people: Cast, sign_in: Any) -> None:
+    ask_slowly(page, people, sign_in)
+    before = written(page, 5)
+    page.reload()
+    written(page, len(before) + 5)
+    stop(page)
+    assert Completion.objects.get().state == Completion.State.STOPPED
+
+
+def test_an_answer_goes_on_after_the_connection_broke(
+    page: Page, people: Cast, sign_in: Any, wire: Wire, console: Any
+) -> None:
+    console.allow("ERR_")
+    ask_slowly(page, people, sign_in)
+    before = written(page, 5)
+    wire.cut()
+    written(page, len(before) + 10)
+    expect(page.locator("[data-state]")).to_have_text("")
+    stop(page)
+    assert page.locator(".answer .text").inner_text().split()[:3] == ["word0", "word1", "word2"]
+
+
+def test_an_answer_goes_on_after_the_server_was_away(
+    page: Page, people: Cast, sign_in: Any, wire: Wire, console: Any
+) -> None:
+    console.allow("ERR_")
+    console.allow("502")
+    ask_slowly(page, people, sign_in)
+    before = written(page, 5)
+    wire.is_away = True
+    wire.cut()
+    expect(page.locator("[data-state]")).to_contain_text("The connection broke", timeout=WAIT_MS)
+    wire.is_away = False
+    written(page, len(before) + 10)
+    stop(page)
+
+
+def test_a_question_waits_for_the_answer_before_it(page: Page, people: Cast, sign_in: Any) -> None:
+    ask_slowly(page, people, sign_in)
+    written(page, 3)
+    expect(page.get_by_role("button", name="Send")).to_be_hidden()
+    page.keyboard.type("And then?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("Wait for the answer, or stop it first.")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_label("Your message")).to_have_value("And then?")
+    page.get_by_label("Your message").press("Enter")
+    expect(page.locator(".asked")).to_have_count(2)
+    assert Prompt.objects.latest("id").parent == Completion.objects.earliest("id")
+
+
+def test_the_end_is_followed_only_while_somebody_is_there(page: Page, people: Cast, sign_in: Any) -> None:
+    page.set_viewport_size({"width": 500, "height": 600})
+    sign_in(people.bob)
+    conversation, _ = talk(people, "Long?", "A paragraph.\n\n" * 60)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    page.get_by_label("Your message").fill("Please: slow")
+    page.keyboard.press("Enter")
+    written(page, 40)
+    gap = "document.documentElement.scrollHeight - innerHeight - scrollY"
+    assert page.evaluate(gap) < 5
+    page.mouse.move(200, 150)
+    page.mouse.wheel(0, -600)
+    page.wait_for_function("() => scrollY < document.documentElement.scrollHeight - innerHeight - 300")
+    there = page.evaluate("scrollY")
+    written(page, 80)
+    assert page.evaluate("scrollY") == there
+    page.get_by_role("button", name="To the end").click()
+    assert page.evaluate(gap) < 5
+    stop(page)
+
+
+def test_without_a_session_it_says_so_and_keeps_what_is_written(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    console.allow("401")
+    sign_in(people.bob)
+    conversation, _ = talk(people)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    context.clear_cookies(name="sessionid")
+    field = page.get_by_label("Your message")
+    field.fill("Do not lose this: say")
+    field.press("Enter")
+    expect(page.get_by_text("You are signed out. What you wrote is kept here.")).to_be_visible()
+    expect(field).to_have_value("Do not lose this: say")
+    expect(page.locator(".asked")).to_have_count(1)
+    assert Prompt.objects.count() == 1
+    page.get_by_role("button", name="Thumb up").click()
+    expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "false")
+    sign_in(people.bob)  # in another tab
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.get_by_text("You are signed out.")).to_be_hidden()
+    page.reload()
+    expect(field).to_have_value("Do not lose this: say")
+    field.press("Enter")
+    expect(page.locator(".asked")).to_have_count(2)
+    expect(page.locator("[data-stream]")).to_have_count(0, timeout=WAIT_MS)
+    page.reload()
+    expect(field).to_have_value("")
+
+
+def test_a_better_version_outlives_a_reload(page: Page, people: Cast, sign_in: Any) -> None:
+    sign_in(people.bob)
+    conversation, _ = talk(people)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    page.keyboard.press("e")
+    editor = page.get_by_label("The answer as it should have been")
+    editor.fill("Six minutes in boiling water.")
+    page.wait_for_function("() => Object.keys(localStorage).some((key) => key.includes('better-'))")
+    page.reload()
+    page.keyboard.press("e")
+    expect(editor).to_have_value("Six minutes in boiling water.")
+    page.keyboard.press("Escape")
+    expect(editor).to_be_hidden()
+    page.keyboard.press("e")
+    expect(editor).to_have_value("Eight minutes in boiling water.")
+
+
+def test_an_engine_that_breaks_off_is_said_and_the_question_can_be_asked_again(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    sign_in(people.bob)
+    page.goto("/p/kitchen/chat/")
+    page.keyboard.type("Please: die")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").filter(has_text="broke off")).to_be_visible(timeout=WAIT_MS)
+    expect(page.locator(".answer .text")).to_contain_text("word0 word1")
+    expect(page.get_by_role("button", name="Thumb up")).to_have_count(0)
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
