@@ -64,6 +64,12 @@ app.conf.beat_schedule = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
+    # Rank versions anew where votes changed since.
+    "measure-leaderboards": {
+        "task": "feedback.tasks.measure_leaderboards",
+        "schedule": 30.0,
+        "options": {"expires": 30},
+    },
     # Send what the outbox holds to the endpoints that wait for it, and again what did not arrive.
     "deliver-webhooks": {
         "task": "projects.tasks.deliver_webhooks",

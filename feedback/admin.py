@@ -7,7 +7,17 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext, gettext_lazy
 
-from feedback.models import Assignment, Candidate, Correction, Feedback, Flag, Preference, Rating, Task
+from feedback.models import (
+    Assignment,
+    Candidate,
+    Correction,
+    Feedback,
+    Flag,
+    Leaderboard,
+    Preference,
+    Rating,
+    Task,
+)
 from feedback.services.judge import Judge
 from feedback.services.record import retract_feedback
 from projects.console import FactAdmin, FactInline, actor_of, each
@@ -80,6 +90,11 @@ class CorrectionAdmin(FeedbackAdmin):
 class FlagAdmin(FeedbackAdmin):
     list_display = ("reason", "project", "rater", "subject", "created", "retracted")
     list_filter = (*FeedbackAdmin.list_filter, "reason")
+
+
+@admin.register(Leaderboard)
+class LeaderboardAdmin(FactAdmin):
+    list_display = ("project", "measured")
 
 
 @admin.register(Task)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import battle, chat, compare, conversations, metrics
+from feedback.pages import battle, chat, compare, conversations, leaderboard, metrics
 
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
@@ -36,6 +36,7 @@ urlpatterns = [
     path("p/<slug:slug>/compare/undo", compare.undo, name="undo"),
     path("p/<slug:slug>/compare/<uuid:assignment_id>/vote", compare.vote, name="vote"),
     path("p/<slug:slug>/metrics/", metrics.metrics, name="metrics"),
+    path("p/<slug:slug>/leaderboard/", leaderboard.leaderboard, name="leaderboard"),
     path("p/<slug:slug>/battle/", battle.start, name="battle"),
     path("p/<slug:slug>/battle/ask", battle.ask, name="battle_ask"),
     path("p/<slug:slug>/battle/<uuid:battle_id>/", battle.show, name="one_battle"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from feedback.services import agreement, battles, quality
+from feedback.services import agreement, battles, leaderboard, quality
 from feedback.services.draw import draw_tasks
 from feedback.services.queue import FOR_RATERS, release_lapsed
 from feedback.services.sources import sweep_answers
@@ -32,3 +32,9 @@ def measure_raters() -> None:
     for project in Project.objects.all():
         if quality.measure_raters(project=project):
             agreement.measure_agreement(project=project)
+
+
+@shared_task
+def measure_leaderboards() -> None:
+    """Rank the versions of every project whose votes changed."""
+    leaderboard.measure_leaderboards()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from feedback.api import completions, judgements, prompts
+from feedback.api import completions, judgements, leaderboard, prompts
 from projects.rest import at_one_path
 
 urlpatterns = [
@@ -14,4 +14,5 @@ urlpatterns = [
     path("feedback", at_one_path(judgements.CreateFeedback, judgements.ListFeedback).as_view()),
     path("feedback/batch", judgements.CreateFeedbackBatch.as_view()),
     path("feedback/<uuid:feedback_id>", judgements.RetractFeedback.as_view()),
+    path("leaderboard", leaderboard.ShowLeaderboard.as_view()),
 ]

@@ -10,6 +10,7 @@ from feedback.models.judgements import (
     Preference,
     Rating,
 )
+from feedback.models.leaderboard import Leaderboard
 from feedback.models.raters import Agreement, RaterEvent, Standing
 from feedback.models.tasks import Assignment, Task
 from feedback.models.workbench import OptOut, Workbench
@@ -23,6 +24,7 @@ __all__ = [
     "Feedback",
     "FeedbackQuerySet",
     "Flag",
+    "Leaderboard",
     "OptOut",
     "Preference",
     "RaterEvent",

@@ -18,6 +18,7 @@ PATHS = [
     "/p/kitchen/chat/{conversation}/",
     "/p/kitchen/compare/",
     "/p/kitchen/battle/",
+    "/p/kitchen/leaderboard/",
     "/p/kitchen/metrics/?window=1h",
     "/p/kitchen/datasets/",
     "/p/kitchen/datasets/1/",
