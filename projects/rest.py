@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
+from uuid import UUID
 
 from django.core.signing import BadSignature, Signer
 from django.db.models import Model, Q, QuerySet
@@ -14,6 +15,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from projects.bodies import read_uuid
 from projects.errors import Invalid
 from projects.models import ApiKey
 
@@ -87,6 +89,14 @@ def read_query(request: Request, *allowed: str) -> dict[str, str]:
             raise Invalid(f"The parameter {name} holds NUL.", param=name, code="invalid_text")
         found[name] = values[0]
     return found
+
+
+def uuid_in(query: dict[str, str], name: str) -> UUID:
+    """The id in this parameter. Raises Invalid."""
+    try:
+        return read_uuid(query[name])
+    except ValueError as error:
+        raise Invalid(f"{name} {error}.", param=name) from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -16,11 +17,11 @@ from feedback.errors import IdReused
 from inference.models import Completion, Prompt
 from inference.services.completions import record_completion
 from inference.services.prompts import record_prompt
-from projects.bodies import parse_body, read_uuid
+from projects.bodies import parse_body
 from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query, uuid_in
 
 
 class CreateCompletion(APIView):
@@ -69,6 +70,8 @@ class ListCompletions(APIView):
         parameters=[
             OpenApiParameter("prompt_id", description="Answers to this prompt."),
             OpenApiParameter("version", description="Answers by this version: slug@vN, or a label."),
+            OpenApiParameter("state", enum=Completion.State.values),
+            OpenApiParameter("subject", description="Answers to this end user of a program."),
             OpenApiParameter("limit", int),
             OpenApiParameter("cursor"),
         ],
@@ -76,17 +79,37 @@ class ListCompletions(APIView):
     )
     def get(self, request: Request) -> Response:
         key = key_of(request)
-        query = read_query(request, "prompt_id", "version", "limit", "cursor")
+        query = read_query(request, "prompt_id", "version", "state", "subject", "limit", "cursor")
         paging = Paging.read(query, name="completions", key=key)
         completions = Completion.objects.filter(project=key.project_id)
         if "prompt_id" in query:
-            completions = completions.filter(prompt=_uuid(query["prompt_id"], "prompt_id"))
+            completions = completions.filter(prompt=uuid_in(query, "prompt_id"))
         if "version" in query:
             completions = completions.filter(version_label=query["version"])
+        if "state" in query:
+            if query["state"] not in Completion.State.values:
+                raise Invalid(f"state must be one of {', '.join(Completion.State.values)}.", param="state")
+            completions = completions.filter(state=query["state"])
+        if "subject" in query:
+            completions = completions.filter(subject=query["subject"])
         rows = paging.rows(completions, "id")
         return Response(
             paging.answer(rows, "id", as_data=lambda items: CompletionSerializer(items, many=True).data)
         )
+
+
+class ShowCompletion(APIView):
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="show_completion", responses={200: CompletionSerializer, 404: ErrorSerializer}
+    )
+    def get(self, request: Request, completion_id: UUID) -> Response:
+        read_query(request)
+        found = Completion.objects.filter(project=key_of(request).project_id, pk=completion_id).first()
+        if found is None:
+            raise NotFound("There is no such completion in this project.")
+        return Response(CompletionSerializer(found).data)
 
 
 def _prompt_of(project: Project, body: CompletionBody) -> Prompt:
@@ -100,10 +123,3 @@ def _prompt_of(project: Project, body: CompletionBody) -> Prompt:
     if prompt is None:
         raise NotFound("There is no such prompt in this project.", param="prompt_id")
     return prompt
-
-
-def _uuid(text: str, param: str) -> Any:
-    try:
-        return read_uuid(text)
-    except ValueError as error:
-        raise Invalid(f"{param} {error}.", param=param) from error

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q
+from django.http import StreamingHttpResponse
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,24 +27,28 @@ from feedback.api.bodies import (
     RatingBody,
     parse_judgement,
 )
+from feedback.export import as_jsonl, as_parquet, log_rows
 from feedback.models import Feedback
 from feedback.services.judge import Judge
 from feedback.services.record import (
     KINDS,
     Common,
+    find_feedback,
     record_correction,
     record_flag,
     record_preference,
     record_rating,
     retract_feedback,
 )
-from projects.bodies import parse_body
+from projects.bodies import parse_body, read_time
+from projects.downloads import CONTENT_TYPES, streamed
 from projects.errors import Invalid, Problem, error_body
 from projects.idempotency import idempotent
 from projects.models import ApiKey
-from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query, uuid_in
 
 NEWEST_FIRST = ("created", "id")
+_FILTERS = ("kind", "completion_id", "rater", "subject", "source", "since", "until")
 
 
 class CreateFeedback(APIView):
@@ -91,6 +100,12 @@ class ListFeedback(APIView):
         operation_id="list_feedback",
         parameters=[
             OpenApiParameter("kind", enum=list(KINDS)),
+            OpenApiParameter("completion_id", description="About this answer, compared ones included."),
+            OpenApiParameter("rater", description="By this member: a user name."),
+            OpenApiParameter("subject", description="By this end user of a program."),
+            OpenApiParameter("source", enum=Feedback.Source.values),
+            OpenApiParameter("since", OpenApiTypes.DATETIME, description="Made at this time or later."),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Made before this time."),
             OpenApiParameter("limit", int),
             OpenApiParameter("cursor"),
         ],
@@ -98,15 +113,59 @@ class ListFeedback(APIView):
     )
     def get(self, request: Request) -> Response:
         key = key_of(request)
-        query = read_query(request, "kind", "limit", "cursor")
+        query = read_query(request, *_FILTERS, "limit", "cursor")
         paging = Paging.read(query, name="feedback", key=key)
-        kinds = [query["kind"]] if "kind" in query else list(KINDS)
-        if kinds[0] not in KINDS:
-            raise Invalid(f"kind must be one of {', '.join(KINDS)}.", param="kind")
-        rows = [row for kind in kinds for row in _newest(kind, key, paging)]
+        rows = [row for kind in _kinds(query) for row in _newest(kind, key, paging, query)]
         # Each kind gave enough for a whole page, so the newest of all are among them.
         rows.sort(key=lambda row: (row.created, row.id), reverse=True)
         return Response(paging.answer(rows, *NEWEST_FIRST, as_data=judgements_data))
+
+
+class ExportFeedback(APIView):
+    """The whole log as one stream, oldest first, in constant memory: each row as the list shows it."""
+
+    scopes = {"GET": "feedback:read"}
+
+    @extend_schema(
+        operation_id="export_feedback",
+        parameters=[
+            OpenApiParameter("as", enum=list(CONTENT_TYPES), default="jsonl"),
+            OpenApiParameter("kind", enum=list(KINDS)),
+            OpenApiParameter("since", OpenApiTypes.DATETIME, description="Made at this time or later."),
+            OpenApiParameter("until", OpenApiTypes.DATETIME, description="Made before this time."),
+        ],
+        responses={
+            (200, "application/x-ndjson"): OpenApiTypes.STR,
+            (200, "application/vnd.apache.parquet"): OpenApiTypes.BINARY,
+            422: ErrorSerializer,
+        },
+    )
+    def get(self, request: Request) -> StreamingHttpResponse:
+        project = key_of(request).project
+        query = read_query(request, "as", "kind", "since", "until")
+        form = query.get("as", "jsonl")
+        if form not in CONTENT_TYPES:
+            raise Invalid(f"as must be one of {', '.join(CONTENT_TYPES)}.", param="as")
+        times = {name: _time(query[name], name) for name in ("since", "until") if name in query}
+        times.setdefault("until", timezone.now())  # it ends, however fast new ones come
+        rows = log_rows(project, kinds=_kinds(query), **times)
+        return streamed(
+            request,
+            as_jsonl(rows) if form == "jsonl" else as_parquet(rows),
+            content_type=CONTENT_TYPES[form],
+            name=f"{project.slug}-feedback.{form}",
+        )
+
+
+class ShowFeedback(APIView):
+    scopes = {"GET": "feedback:read"}
+
+    @extend_schema(operation_id="show_feedback", responses={200: JUDGEMENT, 404: ErrorSerializer})
+    def get(self, request: Request, feedback_id: UUID) -> Response:
+        read_query(request)
+        return Response(
+            judgement_data(find_feedback(project=key_of(request).project, feedback_id=feedback_id))
+        )
 
 
 class RetractFeedback(APIView):
@@ -151,8 +210,41 @@ def _result(key: ApiKey, item: Any, request_id: str) -> dict[str, Any]:
     return {"status": 200 if is_replay else 201, "id": str(row.pk)}
 
 
-def _newest(kind: str, key: ApiKey, paging: Paging) -> list[Feedback]:
-    rows = KINDS[kind].objects.filter(project=key.project_id).select_related("rater")
+def _kinds(query: dict[str, str]) -> list[str]:
+    if "kind" in query and query["kind"] not in KINDS:
+        raise Invalid(f"kind must be one of {', '.join(KINDS)}.", param="kind")
+    return [query["kind"]] if "kind" in query else list(KINDS)
+
+
+def _newest(kind: str, key: ApiKey, paging: Paging, query: dict[str, str]) -> list[Feedback]:
+    rows = KINDS[kind].objects.filter(_wanted(kind, query), project=key.project_id).select_related("rater")
     if kind == "preference":
         rows = rows.prefetch_related("candidates")
     return paging.rows(rows, *NEWEST_FIRST)
+
+
+def _wanted(kind: str, query: dict[str, str]) -> Q:
+    wanted = Q()
+    if "completion_id" in query:
+        field = "candidates__completion" if kind == "preference" else "completion"
+        wanted &= Q(**{field: uuid_in(query, "completion_id")})
+    if "rater" in query:
+        wanted &= Q(rater__username=query["rater"])
+    if "subject" in query:
+        wanted &= Q(subject=query["subject"])
+    if "source" in query:
+        if query["source"] not in Feedback.Source.values:
+            raise Invalid(f"source must be one of {', '.join(Feedback.Source.values)}.", param="source")
+        wanted &= Q(source=query["source"])
+    if "since" in query:
+        wanted &= Q(created__gte=_time(query["since"], "since"))
+    if "until" in query:
+        wanted &= Q(created__lt=_time(query["until"], "until"))
+    return wanted
+
+
+def _time(text: str, param: str) -> datetime:
+    try:
+        return read_time(text.replace(" ", "+"))  # a plus that nobody escaped is a space in an address
+    except ValueError as error:
+        raise Invalid(f"{param} {error}.", param=param) from error

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -15,16 +13,12 @@ from rest_framework.views import APIView
 
 from feedback.api.answers import PromptSerializer, PromptsImportedSerializer
 from feedback.api.bodies import PromptLine
+from feedback.imports import PromptImport, from_lines
 from inference.models import Prompt
-from inference.services.prompts import record_prompt
-from projects.bodies import NDJSONParser, parse_body, parse_json, read_uuid
-from projects.errors import Invalid, NotFound, Problem
+from projects.bodies import Lines, NDJSONParser, read_uuid
+from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
-from projects.models import Project
 from projects.rest import MAX_LIMIT, ErrorSerializer, Paging, key_of, list_of, read_query
-
-LINES_A_TRANSACTION = 100
-ERRORS_SHOWN = 100
 
 
 class ImportPrompts(APIView):
@@ -41,50 +35,14 @@ class ImportPrompts(APIView):
     @idempotent(atomic=False)  # it commits as it reads
     def post(self, request: Request) -> Response:
         read_query(request)
-        project = key_of(request).project
-        if not request.data:
-            raise Invalid("There is no line in the body. Send one JSON object a line.", code="empty_batch")
-        lines = ((place, line) for place, line in enumerate(request.data, start=1) if line != b"")
-        done = _Import(project)
-        while chunk := list(islice(lines, LINES_A_TRANSACTION)):
-            with transaction.atomic():
-                done.take(chunk)
-        if not (done.created or done.existing or done.failed):
+        done = PromptImport(key_of(request).project)
+        # Without a body there is nothing that was parsed, and so no Lines.
+        lines = request.data if isinstance(request.data, Lines) else ()
+        for _ in done.run(from_lines(lines)):
+            pass
+        if not done.total:
             raise Invalid("There is no line in the body. Send one JSON object a line.", code="empty_batch")
         return Response(PromptsImportedSerializer(done).data)
-
-
-class _Import:
-    """Counts of what became of the lines. Memory stays constant: only the first errors are kept."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self.created = self.existing = self.failed = 0
-        self.errors: list[dict[str, Any]] = []
-
-    def take(self, lines: list[tuple[int, bytes | None]]) -> None:
-        for place, line in lines:
-            try:
-                is_new = self._record(line)
-            except Problem as problem:
-                self.failed += 1
-                if len(self.errors) < ERRORS_SHOWN:
-                    self.errors.append({"line": place, "code": problem.code, "message": problem.message})
-            else:
-                self.created += is_new
-                self.existing += not is_new
-
-    def _record(self, line: bytes | None) -> bool:
-        if line is None:
-            raise Invalid("The line is too long.", code="line_too_long")
-        body = parse_body(PromptLine, parse_json(line))
-        _, is_new = record_prompt(
-            project=self.project,
-            messages=[message.model_dump() for message in body.messages],
-            external_id=body.external_id,
-            tags=body.tags,
-        )
-        return is_new
 
 
 class ListPrompts(APIView):

@@ -12,7 +12,12 @@ urlpatterns = [
     path("prompts/<uuid:prompt_id>", prompts.ShowPrompt.as_view()),
     path("completions", at_one_path(completions.CreateCompletion, completions.ListCompletions).as_view()),
     path("feedback", at_one_path(judgements.CreateFeedback, judgements.ListFeedback).as_view()),
+    path("completions/<uuid:completion_id>", completions.ShowCompletion.as_view()),
+    path("feedback/export", judgements.ExportFeedback.as_view()),
     path("feedback/batch", judgements.CreateFeedbackBatch.as_view()),
-    path("feedback/<uuid:feedback_id>", judgements.RetractFeedback.as_view()),
     path("leaderboard", leaderboard.ShowLeaderboard.as_view()),
+    path(
+        "feedback/<uuid:feedback_id>",
+        at_one_path(judgements.ShowFeedback, judgements.RetractFeedback).as_view(),
+    ),
 ]

@@ -173,9 +173,9 @@ def retract_feedback(*, project: Project, judge: Judge, feedback_id: UUID) -> tu
     One's own: a member's, or what the same key recorded. Managers, and keys with the scope `manage`, may
     take back any, and that is audited. Raises NotFound.
     """
-    kind = _kind_of(feedback_id)
-    row = KINDS[kind].objects.filter(project=project, pk=feedback_id).first() if kind else None
-    if row is None or not (_is_own(row, judge) or _may_retract_any(project, judge)):
+    row = find_feedback(project=project, feedback_id=feedback_id)
+    kind = type(row).__name__.lower()
+    if not (_is_own(row, judge) or _may_retract_any(project, judge)):
         raise NotFound("There is no such judgement in this project.", param="id")
     if row.assignment is not None:
         Task.objects.select_for_update(of=("self",)).get(pk=row.assignment.task_id)  # before any of its rows
@@ -206,6 +206,17 @@ def free_place(assignment: Assignment) -> bool:
         Task.objects.filter(pk=task.disputed_id).update(outcome=Task.Outcome.DISPUTED)
     assignment.refresh_from_db(fields=["state", "closed", "is_correct"])
     return True
+
+
+def find_feedback(*, project: Project, feedback_id: UUID) -> Feedback:
+    """The judgement with this id, of whichever kind. Raises NotFound."""
+    kind = _kind_of(feedback_id)
+    row: Feedback | None = (
+        KINDS[kind].objects.filter(project=project, pk=feedback_id).first() if kind else None
+    )
+    if row is None:
+        raise NotFound("There is no such judgement in this project.", param="id")
+    return row
 
 
 def candidate_set(ids: Sequence[UUID]) -> str:

@@ -155,6 +155,10 @@ def test_quality_by_version(cast: Cast):
     cast.post("feedback", flag(winner))
 
     first, second = (row.as_dict() for row in version_quality(cast.project, since))
+    # Wilson's interval for 3 of 6 (each tie is half a win).
+    for one in (first, second):
+        interval = one.pop("win_rate_low"), one.pop("win_rate_high")
+        assert interval == pytest.approx((0.188, 0.812), abs=0.001)
     assert first == {
         "version": "kitchen@v2", "ratings": 3, "up_share": 2 / 3, "corrections": 0, "flags": 1,
         "battles": 6, "wins": 2, "ties": 2, "win_rate": 0.5,

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -20,6 +16,7 @@ from rest_framework.views import APIView
 
 from inference.artifact import ArtifactError, verify
 from projects.bodies import parse_body
+from projects.downloads import Sink, streamed
 from projects.errors import Conflict, Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import Project
@@ -119,7 +116,7 @@ class DownloadDataset(APIView):
         dataset = find_dataset(key_of(request).project, number)
         shards = shard_paths(_checked(dataset), part)
         is_json = form == "jsonl"
-        return _streamed(
+        return streamed(
             request,
             _lines(shards) if is_json else _parquet(shards),
             content_type="application/x-ndjson" if is_json else "application/vnd.apache.parquet",
@@ -165,7 +162,7 @@ def _parquet(shards: list[Path]) -> Iterator[bytes]:
             while block := file.read(_BLOCK):
                 yield block
         return
-    sink = _Sink()
+    sink = Sink()
     with pq.ParquetWriter(sink, pq.read_schema(shards[0]), compression="zstd") as writer:
         for path in shards:
             with pq.ParquetFile(path) as shard:
@@ -173,44 +170,3 @@ def _parquet(shards: list[Path]) -> Iterator[bytes]:
                     writer.write_table(shard.read_row_group(place))
                     yield sink.taken()
     yield sink.taken()
-
-
-class _Sink(io.RawIOBase):
-    """A file that can only be written; what was written is taken from it bit by bit."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self._place = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        part = bytes(data)
-        self._parts.append(part)
-        self._place += len(part)
-        return len(part)
-
-    def tell(self) -> int:
-        return self._place
-
-    def taken(self) -> bytes:
-        taken = b"".join(self._parts)
-        self._parts = []
-        return taken
-
-
-def _streamed(
-    request: Request, chunks: Iterator[bytes], *, content_type: str, name: str
-) -> StreamingHttpResponse:
-    """A download in constant memory, under WSGI and under ASGI."""
-    is_async = isinstance(request._request, ASGIRequest)
-    response = StreamingHttpResponse(_in_thread(chunks) if is_async else chunks, content_type=content_type)
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response
-
-
-async def _in_thread(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    following = sync_to_async(lambda: next(chunks, None), thread_sensitive=False)
-    while (chunk := await following()) is not None:
-        yield chunk
