@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from feedback.models import Candidate, Correction, Preference, Rating
 from feedback.services.judge import Judge
+from feedback.services.raters import quarantine_rater, restore_rater, set_weight
 from feedback.services.record import record_correction, record_preference, record_rating
 from inference.models import Completion, Prompt
 from projects.errors import Invalid
@@ -22,7 +23,7 @@ from tests.cast import Cast
 from tests.training.conftest import judged, vote
 from training.models import Dataset, Document
 from training.services.compiler import EmptyDataset, Preview, compile_dataset, preview_dataset
-from training.services.data import raters, rows, shards, source
+from training.services.data import rows, shards, source
 
 
 def compiled(cast: Cast, format_: str, **filters: Any) -> Dataset:
@@ -188,7 +189,7 @@ def test_a_filter_of_judgements_says_nothing_about_prompts(cast: Cast):
 
 
 # --- what is let in -----------------------------------------------------------------------------------
-def test_filters_of_raters_versions_aspects_and_weights(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+def test_filters_of_raters_versions_and_weights_as_of_the_cutoff(cast: Cast):
     judged(cast, 4)
     _, [answer] = cast.answered_prompt("By hand?", ["No."])
     correct(cast, answer, "By machine.")
@@ -202,12 +203,33 @@ def test_filters_of_raters_versions_aspects_and_weights(cast: Cast, monkeypatch:
     assert count(raters=[Judge(api_key=cast.api_key).key]) == 4
     assert count(versions=["v1"]) == count(versions=["kitchen@v1"]) == 5
     assert count(versions=["v2"]) == 0
-    judge = f"user:{cast.bob.pk}"
-    monkeypatch.setattr(raters, "_quality", lambda project, cutoff: (frozenset(), {judge: 0.4}))
+    by_ada: Any = {"project": cast.project, "rater": cast.bob, "actor": Actor(user=cast.ada), "reason": "why"}
+    set_weight(weight=0.4, **by_ada)
     assert (count(), count(min_weight=0.5)) == (5, 4)
-    monkeypatch.setattr(raters, "_quality", lambda project, cutoff: (frozenset({judge}), {}))
+    before = timezone.now()
+    quarantine_rater(**by_ada)
     assert count() == 4
-    assert preview(cast).drops == {"rater_quarantined": 1}
+    assert preview(cast).drops == {"quarantined_rater": 1}
+    as_it_was = preview_dataset(project=cast.project, cutoff=before)
+    assert as_it_was.rows + as_it_was.heldout_rows == 5
+    restore_rater(**by_ada)
+    set_weight(weight=0.0, **by_ada)
+    assert preview(cast).drops == {"low_weight": 1}
+
+
+def test_a_reviewers_last_word_takes_the_place_of_the_others(cast: Cast):
+    _, [a, b] = cast.answered_prompt("Which?", ["This.", "That."])
+    for subject in ("x", "y"):
+        vote(cast, a, b, subject=subject)
+        thumb(cast, a, 1, subject=subject)
+    said: Any = {"project": cast.project, "judge": Judge(user=cast.carol), "source": "ui", "is_final": True}
+    final, _ = record_preference(candidates=[b.pk, a.pk], ranks=[1, 2], **said)
+    record_rating(completion_id=a.pk, value=-1, **said)
+    dataset = compiled(cast, "preference", kinds=["preference"])
+    [row] = rows_of(dataset)
+    assert (row["chosen"][0]["content"], row["feedback_ids"]) == ("That.", [str(final.pk)])
+    assert dataset.drops == {"adjudicated": 2}
+    assert said_of(compiled(cast, "unpaired")) == {"This.": False}
 
 
 def test_a_cap_of_raters_counts_over_all_kinds_in_the_order_of_time(cast: Cast):

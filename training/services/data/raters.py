@@ -13,8 +13,9 @@ from django.db.models import Count, F, Sum, TextField
 from django.db.models.functions import Cast
 
 from feedback.models import Rating
+from feedback.services.raters import excluded_raters, rater_weights
 from inference.models import Prompt
-from projects.models import Project, User
+from projects.models import Edition, Project, User
 
 THUMBS = "thumbs"
 # A rater of few ratings is taken to use the scale as all do; this many ratings of all go into the mean.
@@ -66,8 +67,11 @@ class Scale:
 
 def read_raters(project: Project, cutoff: datetime) -> Raters:
     """Quarantine, weights and scales as they stood at the cut-off."""
-    excluded, weights = _quality(project, cutoff)
-    return Raters(excluded=excluded, weights=weights, scales=_scales(project, cutoff))
+    return Raters(
+        excluded=frozenset(excluded_raters(project, cutoff)),
+        weights=rater_weights(project, cutoff),
+        scales=_scales(project, cutoff),
+    )
 
 
 def judge_keys(names: list[str]) -> list[str]:
@@ -87,18 +91,12 @@ def last_within_cap(streams: list[Iterator[tuple[str, str]]], cap: int) -> dict[
     return last
 
 
-def _quality(project: Project, cutoff: datetime) -> tuple[frozenset[str], dict[str, float]]:
-    """Judges in quarantine, and the weights that differ from 1. Nobody keeps such a record yet."""
-    del project, cutoff
-    return frozenset(), {}
-
-
 def _scales(project: Project, cutoff: datetime) -> dict[str, Scale]:
-    """Every aspect but thumbs, over all that stood at the cut-off, whatever a dataset filters."""
+    """Every aspect with a scale, over all that stood at the cut-off, whatever a dataset filters."""
     rows = (
         Rating.objects.before(cutoff)
         .filter(project=project, completion__prompt__split=Prompt.Split.TRAIN)
-        .exclude(aspect=THUMBS)
+        .exclude(aspect__in=_thumbs(project, cutoff))
         .order_by()
         .values_list("aspect", "judge")
         .annotate(n=Count("id"), total=Sum("value"), squares=Sum(F("value") * F("value")))
@@ -111,6 +109,13 @@ def _scales(project: Project, cutoff: datetime) -> dict[str, Scale]:
         scale.squares += squares
         scale.by_judge[judge] = (n, total)
     return dict(scales)
+
+
+def _thumbs(project: Project, cutoff: datetime) -> list[str]:
+    """Aspects that are thumbs by the edition of the cut-off: their values speak for themselves."""
+    edition = Edition.objects.filter(project=project, created__lte=cutoff).order_by("-number").first()
+    aspects = edition.form["aspects"] if edition else []
+    return [THUMBS, *(aspect["key"] for aspect in aspects if aspect["kind"] == "thumbs")]
 
 
 def as_text(name: str) -> Any:

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet, Value
 
 from feedback.models import Candidate, Correction, Preference, Rating
 from inference.models import Completion, Prompt
@@ -34,6 +34,7 @@ IDS_A_QUERY = 8_000  # SQLite takes 32,766 parameters
 # (prompt id, kind, rows of one kind on this prompt)
 Part = tuple[str, int, list[tuple[Any, ...]]]
 PREFERENCES, RATINGS, CORRECTIONS = range(3)
+IS_FINAL = 3  # where a row says so
 
 
 @dataclass
@@ -101,7 +102,8 @@ class _Reader:
         return streams
 
     # --- queries --------------------------------------------------------------------------------------
-    # Each row: prompt id, id, judge, created where it matters, then what the kind says.
+    # Each row: prompt id, id, judge, is it a reviewer's last word, created where it matters, then what the
+    # kind says.
     def _preferences(self) -> Iterator[tuple[Any, ...]]:
         """A row a candidate, in shown order."""
         rows = Candidate.objects.filter(
@@ -136,9 +138,9 @@ class _Reader:
         self, rows: QuerySet[Any], prefix: str, prompt: str, id_: str, *said: Any
     ) -> Iterator[tuple[Any, ...]]:
         created = [f"{prefix}created"] if self.since else []
-        return rows.values_list(as_text(prompt), as_text(id_), f"{prefix}judge", *created, *said).iterator(
-            chunk_size=FETCH
-        )
+        is_final = Value(False) if rows.model is Correction else F(f"{prefix}is_final")
+        fields = (as_text(prompt), as_text(id_), f"{prefix}judge", is_final, *created, *said)
+        return rows.values_list(*fields).iterator(chunk_size=FETCH)
 
     def _standing(self, rows: Any) -> Any:
         """Those of the filters that the database knows."""
@@ -204,18 +206,21 @@ class _Reader:
         is_gate: bool,
     ) -> None:
         if kind == PREFERENCES:
-            for _, shown in groupby(rows, key=itemgetter(1)):
-                candidates = list(shown)
-                head = candidates[0]
-                if self._counts_for("preference", head, is_gate):
-                    self._add_preference(made, head, candidates, answers)
+            compared = [list(shown) for _, shown in groupby(rows, key=itemgetter(1))]
+            settled = {_compared(shown) for shown in compared if shown[0][IS_FINAL]}
+            for shown in compared:
+                is_settled = bool(settled) and not shown[0][IS_FINAL] and _compared(shown) in settled
+                if self._counts_for("preference", shown[0], is_gate, is_settled):
+                    self._add_preference(made, shown[0], shown, answers)
         else:
             name = "rating" if kind == RATINGS else "correction"
+            last_words = {row[-3:-1] for row in rows if row[IS_FINAL]}  # (answer, aspect)
             for row in rows:
-                if self._counts_for(name, row, is_gate):
+                is_settled = bool(last_words) and not row[IS_FINAL] and row[-3:-1] in last_words
+                if self._counts_for(name, row, is_gate, is_settled):
                     self._add_single(made, kind, row, answers)
 
-    def _counts_for(self, kind: str, row: tuple[Any, ...], is_gate: bool) -> bool:
+    def _counts_for(self, kind: str, row: tuple[Any, ...], is_gate: bool, is_settled: bool) -> bool:
         """Whether the judgement is read on; counted either way."""
         self.counts.judgements[kind] += 1
         judge = row[2]
@@ -224,9 +229,11 @@ class _Reader:
         if is_gate:
             reason = "gate"
         elif judge in raters.excluded:
-            reason = "rater_quarantined"
+            reason = "quarantined_rater"
         elif raters.is_light(judge, self.filters.min_weight):
             reason = "low_weight"
+        elif is_settled:
+            reason = "adjudicated"
         elif raters.last and row[1] > raters.last.get(judge, row[1]):
             reason = "per_rater_cap"
         if reason is not None:
@@ -281,7 +288,12 @@ class _Reader:
             made.corrections.append(group.Correction(id_, judge, weight, is_new, answer, better))
 
     def _is_new(self, row: tuple[Any, ...]) -> bool:
-        return self.since is None or row[3] >= self.since
+        return self.since is None or row[4] >= self.since
+
+
+def _compared(shown: list[tuple[Any, ...]]) -> frozenset[str]:
+    """The answers of one preference, whatever their order."""
+    return frozenset(row[-2] for row in shown)
 
 
 def hyphenated(id_: str) -> str:
