@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.services.gate import battle_score, decide_verdict, judgements_needed, win_rate
+from training.services.gate import (
+    battle_score,
+    decide_verdict,
+    judgements_needed,
+    length_controlled,
+    win_rate,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -143,3 +149,51 @@ def test_an_equal_candidate_is_promoted_rarely_and_a_better_one_mostly():
 def test_needed_is_none_where_the_rate_does_not_lead():
     assert judgements_needed(win_rate(votes(40, 0, 60)), 0.5) is None
     assert judgements_needed(win_rate({}), 0.5) is None
+
+
+def test_raters_who_lean_widen_the_interval_from_five_on():
+    """Ten raters, of whom each says the same about all of their prompts: ten opinions, not two hundred."""
+
+    def rate(raters: int):
+        scores = {f"prompt {n:03}": [1.0 if n % raters < raters * 0.6 else 0.0] for n in range(200)}
+        judges = {prompt: [f"user:{n % raters}"] for n, prompt in enumerate(scores)}
+        return win_rate(scores), win_rate(scores, judges=judges)
+
+    by_prompt, by_rater = rate(10)
+    assert by_prompt.ci_low is not None
+    assert by_rater.ci_low is not None
+    assert by_prompt.ci_low > 0.5 > by_rater.ci_low
+    assert by_rater.win_rate == by_prompt.win_rate
+    assert rate(3)[0] == rate(3)[1], "a few raters are taken as they are"
+
+
+def test_many_raters_of_one_vote_each_change_little():
+    scores = votes(70, 10, 40)
+    judges = {prompt: [f"user:{n}"] for n, prompt in enumerate(scores)}
+    alone, both = win_rate(scores), win_rate(scores, judges=judges)
+    assert both.ci_low == pytest.approx(alone.ci_low, abs=0.01)
+
+
+def at_equal_lengths(scores, longer) -> tuple[float, float, float]:
+    found = length_controlled(scores.tolist(), longer.tolist())
+    assert found is not None
+    return found
+
+
+def test_an_answer_that_wins_by_its_length_alone_wins_nothing_at_equal_lengths():
+    dice = np.random.default_rng(5)
+    longer = dice.normal(150, 200, 400)
+    scores = dice.binomial(1, 1 / (1 + np.exp(-longer / 200))).astype(float)
+    assert scores.mean() > 0.6
+    rate, low, high = at_equal_lengths(scores, longer)
+    assert low < 0.5 < high
+    assert abs(rate - 0.5) < 0.08
+
+
+def test_a_better_answer_of_any_length_stays_better_and_bounds_stay_finite():
+    dice = np.random.default_rng(6)
+    rate, low, _ = at_equal_lengths(dice.binomial(1, 0.7, 300), dice.normal(0, 80, 300))
+    assert rate == pytest.approx(0.7, abs=0.07)
+    assert low > 0.5
+    assert at_equal_lengths(np.ones(30), np.zeros(30))[0] < 1.0
+    assert length_controlled([1.0] * 9, [0.0] * 9) is None

@@ -63,7 +63,7 @@ def evaluation(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "answers_ready": answered(found),
     }
     if may(request.user, project, Membership.Role.REVIEWER):
-        votes, _ = collect_votes(found)
+        votes = collect_votes(found).scores
         wanted = request.GET.get("show", "")
         ids = sorted(found.prompt_ids, key=lambda id_: (id_ not in votes, id_))
         if wanted in ("candidate", "champion", "tie"):

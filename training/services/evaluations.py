@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from statistics import mean
 from typing import Any
 
 from django.db import transaction
@@ -18,11 +19,11 @@ from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from projects.services.outbox import record_event
 from training.models import Evaluation, Policy
-from training.services.gate import decide_verdict, win_rate
+from training.services.gate import decide_verdict, length_controlled, win_rate
 from training.services.guards import check_guards, latency
 from training.services.numbers import create_numbered
 from training.services.promotion import promote_version
-from training.services.votes import collect_votes, gate_answers
+from training.services.votes import Votes, collect_votes, gate_answers
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
     if current_deployment(evaluation.project).champion.id == evaluation.candidate_id:
         raise AlreadyPromoted(f"{evaluation.candidate.label} serves already; its verdict stands.")
     policy = _policy(evaluation.project)
-    votes, judges = collect_votes(evaluation)
+    said = collect_votes(evaluation)
+    votes = said.scores
     for prompt_id in evaluation.numbers.get("identical", []):
         votes.setdefault(prompt_id, [0.5])  # the same text twice is a tie; nobody need be asked
     answers = {
@@ -136,7 +138,7 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         for version in (evaluation.candidate, evaluation.champion)
     }
     guards, failed = check_guards(answers[evaluation.candidate_id], answers[evaluation.champion_id])
-    result = win_rate(votes)
+    result = win_rate(votes, judges=said.judges)
     decision = decide_verdict(
         result, margin=policy.margin, min_battles=policy.min_battles, failed_guards=failed
     )
@@ -151,7 +153,8 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         "losses": scores.count(0.0),
         "ties": scores.count(0.5),
         "votes": len(scores),
-        "raters": len(judges),
+        "raters": len(said.raters),
+        "length_controlled": _length_controlled(said),
         "needed": decision.needed,
         "margin": policy.margin,
         "min_battles": policy.min_battles,
@@ -195,6 +198,15 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         )
     _follow(evaluation, policy)
     return evaluation
+
+
+def _length_controlled(said: Votes) -> dict[str, float] | None:
+    """The win rate at equal lengths, for people to read beside the other; None for a few prompts."""
+    prompts = sorted(said.longer)
+    found = length_controlled(
+        [mean(said.scores[prompt]) for prompt in prompts], [mean(said.longer[prompt]) for prompt in prompts]
+    )
+    return None if found is None else dict(zip(("win_rate", "ci_low", "ci_high"), found, strict=True))
 
 
 def choose_prompts(project: Project, candidate: Version) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from feedback.models import Preference
@@ -12,14 +13,26 @@ from training.services.gate import battle_score
 from training.services.guards import GateAnswer
 
 
-def collect_votes(evaluation: Evaluation) -> tuple[dict[str, list[float]], set[str]]:
-    """Prompt id -> the candidate's scores there, and who judged.
+@dataclass
+class Votes:
+    """By prompt id, a vote in the same place of each list."""
+
+    scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # the candidate's
+    judges: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    longer: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # by so many characters
+
+    @property
+    def raters(self) -> set[str]:
+        return {judge for of_prompt in self.judges.values() for judge in of_prompt}
+
+
+def collect_votes(evaluation: Evaluation) -> Votes:
+    """What people said so far.
 
     Any usable preference counts that has an answer of each version to one of the gate prompts; the better one
     of several answers of a version stands for it. Quarantined answers do not count.
     """
-    votes: dict[str, list[float]] = defaultdict(list)
-    judges: set[str] = set()
+    votes = Votes()
     sides = {evaluation.candidate_id, evaluation.champion_id}
     rows = (
         Preference.objects.usable()
@@ -33,17 +46,18 @@ def collect_votes(evaluation: Evaluation) -> tuple[dict[str, list[float]], set[s
         .prefetch_related("candidates__completion")
     )
     for row in rows:
-        ranks: dict[UUID | None, list[int]] = defaultdict(list)
+        ranks: dict[UUID | None, list[tuple[int, int]]] = defaultdict(list)
         for shown in row.candidates.all():
             if shown.completion.version_id in sides and shown.completion.is_judgeable:
-                ranks[shown.completion.version_id].append(shown.rank or 0)
+                ranks[shown.completion.version_id].append((shown.rank or 0, len(shown.completion.text)))
         if len(ranks) != 2:
             continue
         candidate, champion = (min(ranks[id_]) for id_ in (evaluation.candidate_id, evaluation.champion_id))
-        score = 0.5 if row.all_bad else battle_score(candidate, champion)
-        votes[str(row.prompt_id)].append(score)
-        judges.add(row.judge)
-    return votes, judges
+        prompt_id = str(row.prompt_id)
+        votes.scores[prompt_id].append(0.5 if row.all_bad else battle_score(candidate[0], champion[0]))
+        votes.judges[prompt_id].append(row.judge)
+        votes.longer[prompt_id].append(candidate[1] - champion[1])
+    return votes
 
 
 def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
