@@ -27,6 +27,12 @@ class Dataset(models.Model):
         PROMPTS = "prompts", "prompts (prompt)"
         TEXT = "text", "plain text (text)"
 
+    class Gathered(models.TextChoices):
+        """What runs judge that train nothing: gathered for one run, not compiled from judgements."""
+
+        COMPLETIONS = "completions", "answers to score (id, prompt, completion)"
+        EXAMPLES = "examples", "examples to evaluate on (texts, pairs, answers)"
+
     class Status(models.TextChoices):
         READY = "ready", "ready"
         ERASED = "erased", "erased"
@@ -34,7 +40,7 @@ class Dataset(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="datasets")
     number = models.PositiveIntegerField()
-    format = models.CharField(max_length=12, choices=Format.choices)
+    format = models.CharField(max_length=12, choices=[*Format.choices, *Gathered.choices])
     filters = models.JSONField(default=dict)
     cutoff = models.DateTimeField()
     rows = models.PositiveIntegerField()
@@ -128,6 +134,22 @@ class Run(models.Model):
     total_steps = models.PositiveIntegerField(default=0)
     metrics = models.JSONField(default=dict, help_text="The latest of each number.")
     compute = models.JSONField(default=dict, help_text="tokens by role, flops, pf_days, device_seconds.")
+    reward = models.ForeignKey(
+        Version,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="runs_rewarded",
+        help_text="The reward model that it reads.",
+    )
+    judged = models.ForeignKey(
+        Version,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="runs_judging",
+        help_text="The version that a score or evaluate run reads; without one, the base.",
+    )
     version = models.OneToOneField(
         Version, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
     )

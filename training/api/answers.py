@@ -54,6 +54,8 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     dataset = serializers.IntegerField(source="dataset.number")
     dataset_digest = serializers.CharField(source="dataset.digest")
     version = serializers.SerializerMethodField()
+    reward = serializers.SerializerMethodField()
+    judged = serializers.SerializerMethodField()
     created = UtcField()
     started = UtcField(allow_null=True)
     finished = UtcField(allow_null=True)
@@ -62,13 +64,21 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         model = Run
         fields = [
             "id", "number", "method", "dataset", "dataset_digest", "config", "seed", "status", "cause",
-            "message", "attempt", "step", "total_steps", "metrics", "compute", "version", "slot", "created",
-            "started", "finished",
+            "message", "attempt", "step", "total_steps", "metrics", "compute", "version", "reward", "judged",
+            "slot", "created", "started", "finished",
         ]  # fmt: skip
 
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_version(self, run: Run) -> str | None:
         return run.version.label if run.version else None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_reward(self, run: Run) -> str | None:
+        return run.reward.label if run.reward else None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_judged(self, run: Run) -> str | None:
+        return run.judged.label if run.judged else None
 
 
 class EvaluationSerializer(serializers.ModelSerializer[Evaluation]):

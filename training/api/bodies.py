@@ -35,11 +35,17 @@ class DocumentLine(StrictBody):
 
 
 class RunBody(StrictBody):
-    """Without `dataset` one is compiled from all that is usable now. `config` overrides defaults."""
+    """Without `dataset` one is compiled from all that is usable now. `config` overrides defaults.
+
+    `reward` is the reward model that rloo, ppo, score and evaluate read (for the first two: without it the
+    newest); `judged` the version that score and evaluate look at, without it the base.
+    """
 
     method: Annotated[str, Field(max_length=12)] = "dpo"
     dataset: Annotated[int, Field(ge=1, le=999_999_999)] | None = None
     config: dict[str, Any] = {}
+    reward: VersionName | None = None
+    judged: VersionName | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
 
 

@@ -19,6 +19,7 @@ from training.api.answers import RunSerializer
 from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
 from training.models import Run
+from training.services.references import find_version
 from training.services.runs import cancel_run, create_run
 from training.tasks import ring, tick_runs
 
@@ -41,6 +42,8 @@ class CreateRun(APIView):
             method=body.method,
             dataset=find_dataset(key.project, body.dataset) if body.dataset is not None else None,
             config=body.config,
+            reward=None if body.reward is None else find_version(key.project, body.reward, param="reward"),
+            judged=None if body.judged is None else find_version(key.project, body.judged, param="judged"),
             seed=body.seed,
             actor=Actor(api_key=key),
         )

@@ -1,30 +1,49 @@
-"""The methods that a run can have: what each reads, its hyperparameters, and what it refuses beforehand."""
+"""The methods that a run can have: what each reads and makes, and what it refuses beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from projects.errors import Invalid
+from inference.models import Version
+from projects.errors import Invalid, NotFound
+from projects.models import Project
 from training.models import Dataset
-from training.recipes.config import Config, ConfigError, DpoConfig
+from training.recipes.config import CONFIGS, Config, ConfigError
 from training.recipes.preflight import preflight
+from training.services.compiler import Preview
+
+ROWS = "rows"  # what runs make that train nothing
 
 
 @dataclass(frozen=True)
 class Method:
-    """`module` runs as `python -m module RUN_DIR`."""
+    """`module` runs as `python -m module RUN_DIR`; `makes` is a kind of version, or rows."""
 
     name: str
     module: str
     dataset_format: str
     config: type[Config]
-    preflight: Callable[[Any, dict[str, int]], list[str]]
+    makes: str = Version.Kind.ADAPTER
+    needs_reward: bool = False
+    may_read: tuple[str, ...] = ()  # versions that it reads where they are given: reward, judged
+
+
+def _method(name: str, dataset_format: str, **facts: Any) -> Method:
+    return Method(name, f"training.recipes.{name}", dataset_format, CONFIGS[name], **facts)
 
 
 METHODS = {
-    "dpo": Method("dpo", "training.recipes.dpo", Dataset.Format.PREFERENCE, DpoConfig, preflight),
+    method.name: method
+    for method in (
+        _method("sft", Dataset.Format.SFT),
+        _method("dpo", Dataset.Format.PREFERENCE),
+        _method("kto", Dataset.Format.UNPAIRED),
+        _method("reward", Dataset.Format.PREFERENCE, makes=Version.Kind.REWARD),
+        _method("rloo", Dataset.Format.PROMPTS, needs_reward=True),
+        _method("score", Dataset.Gathered.COMPLETIONS, makes=ROWS, may_read=("reward", "judged")),
+        _method("evaluate", Dataset.Gathered.EXAMPLES, makes=ROWS, may_read=("reward", "judged")),
+    )
 }
 
 
@@ -52,8 +71,68 @@ def fill_config(method: Method, values: dict[str, Any] | None) -> Config:
         raise Invalid(str(error), param="config") from error
 
 
-def check_preflight(method: Method, config: Config, *, train: int, heldout: int) -> None:
-    """Raises PreflightFailed with every problem in its message."""
-    problems = method.preflight(config, {"train": train, "heldout": heldout})
+def check_preflight(method: Method, config: Config, counts: dict[str, int]) -> None:
+    """Raises PreflightFailed with every problem in its message. `counts` are rows by part, and more."""
+    problems = preflight(config, counts)
     if problems:
         raise PreflightFailed(" ".join(problems), problems=problems)
+
+
+def counts_of(data: Preview | Dataset) -> dict[str, int]:
+    """What preflight wants to know of a dataset, or of one that could be compiled."""
+    counts = {"train": data.rows, "heldout": data.heldout_rows}
+    balance = data.balance if isinstance(data, Preview) else data.manifest.get("balance", {})
+    good = balance.get("good")
+    if data.format == Dataset.Format.UNPAIRED and good is not None:
+        rows = data.rows + data.heldout_rows
+        counts["wanted"] = round(good * rows)
+        counts["unwanted"] = rows - counts["wanted"]
+    return counts
+
+
+def check_versions(
+    method: Method, *, project: Project, reward: Version | None, judged: Version | None
+) -> Version | None:
+    """The reward model that a run will read: the given one, or the newest where one is needed.
+
+    Raises PreflightFailed where it is missing or no reward model of this base, Invalid for a version that
+    this method does not read.
+    """
+    for name, version in (("reward", reward), ("judged", judged)):
+        if version is None:
+            continue
+        if version.project_id != project.id:
+            raise NotFound("There is no such version in this project.", param=name)
+        if name not in method.may_read and not (name == "reward" and method.needs_reward):
+            raise Invalid(f"{method.name} reads no version as {name}. Leave it out.", param=name)
+    if judged is not None and judged.kind == Version.Kind.REWARD:
+        raise Invalid(f"{judged.label} is a reward model; name it as reward.", param="judged")
+    if reward is None and method.needs_reward:
+        reward = _newest_reward_model(project)
+        if reward is None:
+            problem = (
+                f"{method.config.title} needs a reward model, and {project.slug} has none. Train one first."
+            )
+            raise PreflightFailed(problem, problems=[problem])
+    if reward is not None:
+        _check_reward_model(project, reward)
+    return reward
+
+
+def _newest_reward_model(project: Project) -> Version | None:
+    return Version.objects.filter(project=project, kind=Version.Kind.REWARD).order_by("-number").first()
+
+
+def _check_reward_model(project: Project, reward: Version) -> None:
+    base = Version.objects.filter(project=project, kind=Version.Kind.BASE).order_by("-number").first()
+    problem = ""
+    if reward.kind != Version.Kind.REWARD:
+        problem = (
+            f"{reward.label} is no reward model but of kind {reward.kind}. Train one with method reward."
+        )
+    elif (
+        base is not None and base.digest.startswith("sha256:") and reward.manifest.get("base") != base.digest
+    ):
+        problem = f"{reward.label} was trained on another base than {project.slug} has now. Train one anew."
+    if problem:
+        raise PreflightFailed(problem, problems=[problem])

@@ -55,6 +55,7 @@ def _write_spec(run: Run) -> None:
         "config": run.config,
         "seed": run.seed,
         "resources": {"device": settings.TRAIN_DEVICE, "threads": settings.TRAIN_THREADS},
+        "versions": _versions(run),
     }
     data = json.dumps(spec, indent=2, sort_keys=True, allow_nan=False).encode()
     if path.exists():
@@ -116,6 +117,16 @@ def _base_digest(run: Run) -> str:
             "Set MODEL_DIR to the project's base model."
         )
     return found
+
+
+def _versions(run: Run) -> dict[str, dict[str, str]]:
+    """The versions that the recipe reads, by role. The base is none of them: it is read as it is."""
+    given = {"reward": run.reward, "adapter": run.judged}
+    return {
+        role: {"path": str(version.folder), "digest": version.digest}
+        for role, version in given.items()
+        if version is not None and version.kind != Version.Kind.BASE
+    }
 
 
 def facts_of(line: bytes) -> dict[str, Any] | None:

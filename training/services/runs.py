@@ -8,13 +8,15 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from inference.models import Version
 from projects.errors import Conflict, Invalid, NotFound
 from projects.models import Project
 from projects.services import Actor, record_audit
 from projects.services.outbox import record_event
 from training.models import Dataset, Run
 from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
-from training.services.methods import check_preflight, fill_config, find_method
+from training.services.examples import gather
+from training.services.methods import check_preflight, check_versions, counts_of, fill_config, find_method
 from training.services.numbers import create_numbered
 
 MAX_SEED = 2**31 - 1
@@ -36,11 +38,16 @@ def create_run(
     method: str = "dpo",
     dataset: Dataset | None = None,
     config: dict[str, Any] | None = None,
+    reward: Version | None = None,
+    judged: Version | None = None,
     actor: Actor,
     slot: str | None = None,
     seed: int = 0,
 ) -> Run:
     """Queue a run; without a dataset one is compiled from all that is usable now. Ring the bell after it.
+
+    `reward` is the reward model that it reads; where one is needed and none is named it is the newest.
+    `judged` is the version that a run looks at which trains nothing.
 
     Everything that can be known beforehand is checked before anything is written: raises Invalid
     (PreflightFailed, EmptyDataset), SlotTaken, Conflict for an erased dataset.
@@ -51,16 +58,20 @@ def create_run(
         raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
     if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
         raise SlotTaken(f"The run of {slot} was started already.")
+    reward = check_versions(recipe, project=project, reward=reward, judged=judged)
     compiled = None
-    if dataset is None:
+    if dataset is None and recipe.dataset_format in Dataset.Gathered.values:
+        dataset = compiled = gather(recipe.dataset_format, project=project, actor=actor)
+        check_preflight(recipe, filled, {"train": dataset.rows})
+    elif dataset is None:
         preview = preview_dataset(project=project, format=recipe.dataset_format)
-        check_preflight(recipe, filled, train=preview.rows, heldout=preview.heldout_rows)
+        check_preflight(recipe, filled, counts_of(preview))
         dataset = compiled = compile_dataset(
             project=project, format=recipe.dataset_format, cutoff=preview.cutoff, actor=actor
         )
     else:
         _check_dataset(project, dataset, recipe.dataset_format)
-        check_preflight(recipe, filled, train=dataset.rows, heldout=dataset.heldout_rows)
+        check_preflight(recipe, filled, counts_of(dataset))
     try:
         run = create_numbered(
             Run,
@@ -69,6 +80,8 @@ def create_run(
             dataset=dataset,
             config=filled.to_dict(),
             seed=seed,
+            reward=reward,
+            judged=judged,
             launcher=settings.LAUNCHER,
             total_steps=filled.steps(dataset.rows),
             slot=slot,

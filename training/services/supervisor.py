@@ -22,7 +22,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.artifact import ArtifactError, verify
-from inference.models import Version
 from inference.services.versions import DamagedArtifact, register_version
 from projects.services import SYSTEM, record_audit
 from training.launchers import local
@@ -30,7 +29,7 @@ from training.models import Run, RunEvent
 from training.services import rundir
 from training.services.events import take_over_events
 from training.services.leases import claim_run, update_held
-from training.services.methods import METHODS
+from training.services.methods import METHODS, ROWS
 from training.services.runs import tell_end
 
 logger = logging.getLogger(__name__)
@@ -151,25 +150,25 @@ def _try_again(run: Run, cause: Run.Cause, message: str) -> None:
         return
     values: dict[str, Any] = {"handle": {}, "message": message}
     if cause == Run.Cause.OOM:
-        batch = run.config["batch_size"]
-        if batch < 2:
+        smaller = METHODS[run.method].config.from_dict(run.config).with_half_the_batch()
+        if smaller is None:
             _fail(run, cause, message)
             return
-        # The same pairs a step, in smaller bites.
-        values["config"] = {
-            **run.config,
-            "batch_size": batch // 2,
-            "gradient_accumulation": run.config["gradient_accumulation"] * 2,
-        }
+        values["config"] = smaller.to_dict()
     update_held(run, **values)
 
 
 def _publish(run: Run) -> None:
-    """Make the artifact a version and finish the run, both or neither, and only while the claim holds."""
+    """Make the artifact a version and finish the run, both or neither, and only while the claim holds.
+
+    Rows are no version: they stay where they are.
+    """
     artifact = run.folder / "artifact"
+    makes = METHODS[run.method].makes
+    version = None
     try:
-        manifest = verify(artifact, servable=True)
-        _check_lineage(run, manifest)
+        manifest = verify(artifact, servable=makes != ROWS)
+        _check_lineage(run, manifest, makes)
         with transaction.atomic():
             if not update_held(
                 run,
@@ -181,11 +180,10 @@ def _publish(run: Run) -> None:
                 finished=timezone.now(),
             ):
                 return
-            version = register_version(
-                project=run.project, kind=Version.Kind.ADAPTER, artifact=artifact, actor=SYSTEM
-            )
-            Run.objects.filter(pk=run.pk).update(version=version)
-            tell_end(run, version=version.label)
+            if makes != ROWS:
+                version = register_version(project=run.project, kind=makes, artifact=artifact, actor=SYSTEM)
+                Run.objects.filter(pk=run.pk).update(version=version)
+            tell_end(run, version=version.label if version else "")
     except (ArtifactError, DamagedArtifact) as error:
         run.status = Run.Status.RUNNING  # the transaction took the update back
         _fail(run, Run.Cause.INTERNAL, f"What the run published is damaged: {error}.")
@@ -196,12 +194,14 @@ def _publish(run: Run) -> None:
         actor=SYSTEM,
         action="run.finished",
         subject=f"run:{run.number}",
-        detail={"version": version.number, "digest": version.digest},
+        detail={"version": version.number if version else None, "digest": manifest["digest"]},
     )
 
 
-def _check_lineage(run: Run, manifest: dict[str, object]) -> None:
-    """The artifact says which dataset made it; another one's is not ours."""
+def _check_lineage(run: Run, manifest: dict[str, object], makes: str) -> None:
+    """The artifact says what it is and which dataset made it; another one's is not ours."""
+    if manifest.get("kind") != makes:
+        raise ArtifactError(f"it is of kind {manifest.get('kind')}, and {run.method} makes {makes}")
     if manifest.get("dataset") != run.dataset.digest:
         raise ArtifactError(f"it was made from {manifest.get('dataset')}, not from {run.dataset.digest}")
 

@@ -13,6 +13,7 @@ from training.management.commands._project import project_named, said_plainly
 from training.models import Dataset, Run
 from training.services import supervisor
 from training.services.methods import METHODS
+from training.services.references import find_version
 from training.services.runs import create_run
 from training.tasks import ring, tick_runs
 
@@ -27,6 +28,8 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True, metavar="SLUG")
         parser.add_argument("--dataset", type=int, metavar="N", help="compile a new one when left out")
         parser.add_argument("--config", type=json.loads, default={}, metavar="JSON", help="hyperparameters")
+        parser.add_argument("--reward", metavar="VERSION", help="the reward model: v7; else the newest")
+        parser.add_argument("--judged", metavar="VERSION", help="what score and evaluate look at: v7")
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--no-wait", action="store_true", help="queue it and return")
         parser.add_argument("--here", action="store_true", help="supervise it here, without a trainer")
@@ -44,10 +47,13 @@ class Command(BaseCommand):
                 method=options["method"],
                 dataset=dataset,
                 config=options["config"],
+                reward=find_version(project, options["reward"]) if options["reward"] else None,
+                judged=find_version(project, options["judged"]) if options["judged"] else None,
                 seed=options["seed"],
                 actor=SYSTEM,
             )
-        self.stdout.write(f"Run {run.number}: {run.dataset.rows} pairs, {run.total_steps} steps.")
+        rows = f"{run.dataset.rows} {METHODS[run.method].config.unit}"
+        self.stdout.write(f"Run {run.number}: {rows}, {run.total_steps} steps.")
         if not options["here"]:
             ring(tick_runs)
         if options["no_wait"]:
@@ -68,7 +74,8 @@ class Command(BaseCommand):
                 time.sleep(LOOK_AGAIN_SECONDS)
         if run.status != Run.Status.FINISHED:
             raise CommandError(f"Run {run.number} {run.status} ({run.cause}): {run.message}")
-        self.stdout.write(self.style.SUCCESS(f"Run {run.number} made {run.version}."))
+        made = run.version or f"{run.total_steps} rows in {run.folder / 'artifact'}"
+        self.stdout.write(self.style.SUCCESS(f"Run {run.number} made {made}."))
 
 
 def _progress(run: Run) -> str:

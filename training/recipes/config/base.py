@@ -6,7 +6,7 @@ import difflib
 import math
 import types
 import typing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 PRECISIONS = ("bf16", "fp32")
@@ -25,6 +25,7 @@ class Config:
     title: ClassVar[str]  # what people call the method
     unit: ClassVar[str]  # what a row of its dataset is, in the plural
     fewest: ClassVar[int] = 1  # rows; below it the run would learn or say nothing
+    smallest_batch: ClassVar[int] = 1
 
     precision: str = "bf16"  # bf16: base weights and products in bf16, adapter and optimiser in fp32
     batch_size: int = 8  # rows in one forward pass
@@ -62,6 +63,12 @@ class Config:
     def steps(self, rows: int, processes: int = 1) -> int:
         """Events of progress in a run over so many rows."""
         return math.ceil(rows / (self.batch_size * processes))
+
+    def with_half_the_batch(self) -> Self | None:
+        """The same with half of the memory, after a lack of it. None where the batch cannot be smaller."""
+        if self.batch_size // 2 < self.smallest_batch:
+            return None
+        return replace(self, batch_size=self.batch_size // 2)
 
     def _check(self, found: list[str], name: str, holds: bool, rule: str, hint: str = "") -> None:
         if not holds:
@@ -115,6 +122,11 @@ class TrainingConfig(Config):
         check("gradient_accumulation", 1 <= self.gradient_accumulation <= 1024, "in [1, 1024]")
         check("save_steps", self.save_steps >= 0, "0 (four in a run) or more")
         return found
+
+    def with_half_the_batch(self) -> Self | None:
+        """The same rows a step, in smaller bites."""
+        half = super().with_half_the_batch()
+        return half and replace(half, gradient_accumulation=half.gradient_accumulation * 2)
 
     def steps(self, rows: int, processes: int = 1) -> int:
         """Optimiser steps for so many training rows; the last batch and the last step may be smaller."""

@@ -16,6 +16,8 @@ class KtoConfig(TrainingConfig):
 
     title: ClassVar[str] = "KTO"
     unit: ClassVar[str] = "labels"
+    # The KL is estimated on each prompt with another row's answer, so a batch needs another row.
+    smallest_batch: ClassVar[int] = 2
 
     # What is minimised. Higher beta is a stronger pull (KL) towards the base.
     loss_type: str = "kto"
@@ -34,6 +36,5 @@ class KtoConfig(TrainingConfig):
         check("beta", 0 < self.beta <= 10, "in (0, 10]", "0.1 is usual; higher stays closer to the base.")
         check("desirable_weight", 0 < self.desirable_weight <= 100, "in (0, 100]")
         check("undesirable_weight", 0 < self.undesirable_weight <= 100, "in (0, 100]")
-        # The KL is estimated on each prompt with another row's answer, so a batch needs another row.
         check("batch_size", self.batch_size >= 2, "at least 2", "KTO compares rows within a batch.")
         return found
