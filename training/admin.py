@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 from inference.models import Deployment, Version
 from projects.console import FactAdmin, OperatorAdmin, ReasonForm, actor_of, ask_first, each, is_operator
 from projects.services import record_audit
-from training.models import Dataset, Evaluation, Policy, Run, RunEvent
+from training.models import Dataset, Document, Evaluation, Policy, Run, RunEvent
 from training.services.evaluations import create_evaluation, decide
 from training.services.promotion import promote_version, rollback_version
 from training.services.runs import cancel_run
@@ -118,6 +118,15 @@ class DatasetAdmin(FactAdmin):
     list_select_related = ("project",)
     search_fields = ("digest",)
     written_out = ("filters", "drops", "manifest")
+
+
+@admin.register(Document)
+class DocumentAdmin(FactAdmin):
+    list_display = ("__str__", "project", "external_id", "created")
+    list_filter = ("project",)
+    list_select_related = ("project",)
+    search_fields = ("external_id",)
+    written_out = ("tags",)
 
 
 @admin.register(Run)

@@ -23,7 +23,7 @@ from tests.cast import Cast
 from tests.training.conftest import judged, vote
 from training.models import Dataset, Document
 from training.services.compiler import EmptyDataset, Preview, compile_dataset, preview_dataset
-from training.services.data import rows, shards, source
+from training.services.data import overlap, rows, shards, source
 
 
 def compiled(cast: Cast, format_: str, **filters: Any) -> Dataset:
@@ -263,6 +263,7 @@ LONG = "Explain to a child of seven years how a hen makes an egg, in three short
     [
         (LONG.upper() + "!", "gate_same"),
         (LONG + ", please.", "gate_near"),
+        (f"Hello, here is something that I have wondered about for long. {LONG}.", "gate_near"),
         (LONG.replace("seven", "eight"), "gate_near"),
         ("Explain to a child how a rocket flies to the moon, in three short sentences", None),
         ("What makes an egg?", None),
@@ -282,6 +283,25 @@ def test_what_the_gate_asks_is_not_learned(cast: Cast, asked: str, reason: str |
     assert bool(asked_again) == (reason is None)
     Document.objects.create(project=cast.project, text=f"Once upon a time. {asked} And so on.", digest="1")
     assert preview(cast, "text").rows == (0 if reason and "eight" not in asked else 1 - (reason is not None))
+
+
+def test_a_large_gate_is_indexed_by_a_sample_and_still_recognised(monkeypatch: pytest.MonkeyPatch):
+    asked = [
+        f"{LONG}, and mention the number {['one', 'two', 'three', 'four', 'five', 'six', 'seven'][n]} {n}"
+        for n in range(7)
+    ]
+    others = [
+        f"What would a {beast} say of {thing}, if it were asked tomorrow at noon in the market square?"
+        for beast in ("cat", "dog", "goose")
+        for thing in ("rain", "bread", "thunder")
+    ]
+    monkeypatch.setattr(overlap, "MAX_INDEXED", 100)
+    index = overlap.GateIndex([*asked, *others])
+    assert index.of_messages([others[4] + " Please."]) == overlap.NEAR
+    assert (
+        index.of_messages(["How do I descale a kettle without vinegar, when the water here is very hard?"])
+        is None
+    )
 
 
 def asked_exactly(cast: Cast, text: str, split: str) -> Prompt:

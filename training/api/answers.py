@@ -17,17 +17,32 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
     cutoff = UtcField()
     created = UtcField()
     counts = serializers.SerializerMethodField()
+    lengths = serializers.SerializerMethodField()
+    balance = serializers.SerializerMethodField()
+    gate_overlap = serializers.SerializerMethodField()
 
     class Meta:
         model = Dataset
         fields = [
-            "number", "format", "filters", "cutoff", "rows", "heldout_rows", "counts", "drops", "digest",
-            "status", "created",
+            "number", "format", "filters", "cutoff", "rows", "heldout_rows", "counts", "drops", "lengths",
+            "balance", "gate_overlap", "digest", "status", "created",
         ]  # fmt: skip
 
     @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
     def get_counts(self, dataset: Dataset) -> dict[str, int]:
         return dict(dataset.manifest.get("counts", {}))
+
+    @extend_schema_field(serializers.DictField(child=serializers.ListField(child=serializers.IntegerField())))
+    def get_lengths(self, dataset: Dataset) -> dict[str, list[int]]:
+        return dict(dataset.manifest.get("lengths", {}))
+
+    @extend_schema_field(serializers.DictField(child=serializers.FloatField(allow_null=True)))
+    def get_balance(self, dataset: Dataset) -> dict[str, float | None]:
+        return dict(dataset.manifest.get("balance", {}))
+
+    @extend_schema_field(serializers.DictField(child=serializers.IntegerField()))
+    def get_gate_overlap(self, dataset: Dataset) -> dict[str, int]:
+        return dict(dataset.manifest.get("gate_overlap", {}))
 
 
 class PreviewSerializer(serializers.Serializer[Any]):

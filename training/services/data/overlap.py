@@ -19,7 +19,7 @@ from training.services.data.sameness import WINDOW, Shingles, digest, shingles
 SAME, NEAR = "gate_same", "gate_near"
 MIN_SHINGLES = 24  # fewer say too little to be nearly anything
 NEAR_JACCARD = 0.7  # shingles in common, of those of both
-NEAR_CONTAINED = 0.8  # of the gate prompt's, that a longer text holds
+NEAR_CONTAINED = 0.8  # of the gate prompt's, in a longer text
 # A shingle of more gate prompts than this share (and than three) is a form that they are written in.
 COMMON_SHARE = 0.02
 # The index of a very large gate keeps a fixed sample of the shingles, so that memory stays bounded.
@@ -80,8 +80,9 @@ class GateIndex:
         common, size = self._common(text)
         if size < self._least:
             return False
-        least = self._sizes >= self._least
-        return bool((least & (common >= NEAR_JACCARD * (self._sizes + size - common))).any())
+        alike = common >= NEAR_JACCARD * (self._sizes + size - common)
+        held = common >= NEAR_CONTAINED * self._sizes
+        return bool(((self._sizes >= self._least) & (alike | held)).any())
 
     def _common(self, text: str) -> tuple[NDArray[np.int64], int]:
         """How many telling shingles the text shares with each gate message, and how many it has."""
