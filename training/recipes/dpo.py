@@ -129,6 +129,7 @@ def train(run: Run) -> None:
         config,
         device,
         compute,
+        steps=steps,
         probe_ids=rows[0]["prompt_ids"],
         rows=len(rows),
         metrics=metrics,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from training.recipes.config import Config, KtoConfig, RolloutConfig, TrainingConfig
+from training.recipes.config import Config, KtoConfig, PretrainConfig, RolloutConfig, TrainingConfig
 
 # Where rows of a kind are missing, what a person may look at.
 HINTS = {
@@ -41,6 +41,8 @@ def _rows(config: Config, rows: int, processes: int) -> list[str]:
                 f"One step of {config.title} answers {each} different prompts and there are {rows}. Collect "
                 "more, or lower gradient_accumulation or batch_size."
             ]
+    elif isinstance(config, PretrainConfig):
+        return []  # how many blocks they make is known once they are read
     elif isinstance(config, TrainingConfig) and config.batch_size > rows:
         return [
             f"batch_size is {config.batch_size} and there are {rows} {unit}: the whole run would be "

@@ -33,6 +33,7 @@ def publish(
     device: Device,
     compute: Compute,
     *,
+    steps: int,
     probe_ids: list[int],
     rows: int,
     metrics: dict[str, float],
@@ -75,7 +76,6 @@ def publish(
     verify(partial, expected_digest=manifest["digest"], servable=True)
     shutil.rmtree(run.artifact, ignore_errors=True)
     partial.rename(run.artifact)
-    steps = config.steps(rows, compute.processes)
     run.emit(
         "finished",
         step=steps,

@@ -136,6 +136,7 @@ def train(run: Run) -> None:
         config,
         device,
         compute,
+        steps=steps,
         probe_ids=rows[0][0],
         rows=len(rows),
         metrics=metrics,

@@ -7,6 +7,7 @@ from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
 from training.recipes.config.judging import EvaluateConfig, ScoreConfig
 from training.recipes.config.kto import KtoConfig
+from training.recipes.config.pretrain import PretrainConfig
 from training.recipes.config.reward import RewardConfig
 from training.recipes.config.rloo import RlooConfig
 from training.recipes.config.rollouts import RolloutConfig
@@ -18,6 +19,7 @@ CONFIGS: dict[str, type[Config]] = {
     "reward": RewardConfig,
     "kto": KtoConfig,
     "rloo": RlooConfig,
+    "pretrain": PretrainConfig,
     "score": ScoreConfig,
     "evaluate": EvaluateConfig,
 }
@@ -29,6 +31,7 @@ __all__ = [
     "DpoConfig",
     "EvaluateConfig",
     "KtoConfig",
+    "PretrainConfig",
     "RewardConfig",
     "RlooConfig",
     "RolloutConfig",
