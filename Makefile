@@ -1,7 +1,7 @@
 # Every target sets up what it needs; a second run starts in seconds. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test bench model clean
+.PHONY: help demo up check test test-vllm bench model clean
 # One recipe at a time: they share var/, two cores and the terminal.
 .NOTPARALLEL:
 
@@ -17,7 +17,7 @@ FAST := not unit and not slow and not browser and not model
 export MODEL ?= default
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 	@echo '  MODEL=hf:org/name or MODEL=/a/folder takes another base model; PORT=8010 another port.'
 
 demo: ## turn the whole loop once on a real model, in var/demo (TASTE=short, ONCE=1 to end)
@@ -45,6 +45,12 @@ test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 	# By themselves: Playwright keeps an event loop running in the process that it drives the browser from.
 	$(STEP) "browser tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m browser
 
+test-vllm: ## the engine's dialect, and Django on it, on a real vLLM: its CPU build, installed into var/vllm
+	$(SETUP) check
+	@deploy/setup/vllm.sh
+	$(STEP) "the dialect, and Django, on vLLM" env RATCHET_TEST_ENGINE=vllm RATCHET_TEST_BACKEND=embedded $(PYTEST) \
+		tests/conformance tests/inference/test_deployments.py::test_traffic_feels_no_swap
+
 bench: ## measure a claim: make bench NAME=swap; all of them without NAME
 	$(SETUP) bench
 	$(RUN) bash -c 'for file in bench/$(or $(NAME),*).py; do \
@@ -56,4 +62,4 @@ model: ## obtain and convert the base model, nothing else
 
 clean: ## remove what can be made again; models, secrets and what `make up` keeps stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache ratchet.egg-info
-	rm -rf var/demo var/bench var/setup.log var/setup.json
+	rm -rf var/demo var/bench var/vllm var/vllm.log var/setup.log var/setup.json

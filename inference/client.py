@@ -65,6 +65,7 @@ class ModelCard:
     """One entry of GET /v1/models. What our engine says under `ratchet` is None where vLLM serves."""
 
     name: str
+    root: str | None = None  # the folder that it was loaded from
     digest: str | None = None
     merge_error: float | None = None  # relative to the size of the update; above 1 the update is lost
     logit_shift: float | None = None  # how far its logits are from the base's
@@ -136,7 +137,12 @@ class EngineClient:
 
     def load(self, name: str, path: str, *, timeout: float = 120.0) -> None:
         """Make the adapter at `path` answer under `name`. Returns when it does."""
-        self._call("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path}, timeout=timeout)
+        body = {"lora_name": name, "lora_path": path}
+        response = self._send("POST", "/v1/load_lora_adapter", body, timeout=timeout)
+        if response.status_code == 500:  # vLLM, of files that its worker cannot read; it serves on
+            raise EngineRefused(error_of(response).message)
+        if not response.is_success:
+            raise error_of(response)
 
     def unload(self, name: str, *, timeout: float = 60.0) -> None:
         self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout=timeout)
@@ -182,18 +188,21 @@ class EngineClient:
     def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float
     ) -> dict[str, Any]:
-        limits = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
-        try:
-            response = self._http.request(method, path, json=body, timeout=limits)
-        except httpx.HTTPError as error:
-            raise _transport_error(self.url, error, is_begun=False) from error
+        response = self._send(method, path, body, timeout=timeout)
         if not response.is_success:
             raise error_of(response)
         try:
             value = response.json()
         except ValueError:
-            return {}  # vLLM answers a load with a plain sentence
+            return {}  # vLLM answers an unload with a plain sentence
         return value if isinstance(value, dict) else {}
+
+    def _send(self, method: str, path: str, body: dict[str, Any] | None, *, timeout: float) -> httpx.Response:
+        limits = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
+        try:
+            return self._http.request(method, path, json=body, timeout=limits)
+        except httpx.HTTPError as error:
+            raise _transport_error(self.url, error, is_begun=False) from error
 
 
 class EngineStream:
@@ -254,6 +263,10 @@ def chat_body(
     *, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any], n: int
 ) -> dict[str, Any]:
     """The request as every engine takes it; None means that the engine's default holds."""
+    wanted = {name: value for name, value in sampling.items() if value is not None}
+    if n > 1 and wanted.get("temperature") == 0:
+        # vLLM refuses several greedy answers. The likeliest token alone is the same by another name.
+        wanted |= {"temperature": 1.0, "top_k": 1}
     return {
         "model": model,
         "messages": messages,
@@ -261,7 +274,7 @@ def chat_body(
         "stream": True,
         # vLLM counts each choice's tokens in its chunks when asked; who does not know it ignores it.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-        **{name: value for name, value in sampling.items() if value is not None},
+        **wanted,
     }
 
 
@@ -300,6 +313,7 @@ def _card(entry: dict[str, Any]) -> ModelCard:
     ours = entry.get("ratchet") or {}
     return ModelCard(
         name=entry["id"],
+        root=entry.get("root"),
         digest=ours.get("digest"),
         merge_error=ours.get("merge_error"),
         logit_shift=ours.get("logit_shift"),

@@ -19,6 +19,8 @@ from django.conf import settings
 from django.db import connections
 
 ROOT = Path(__file__).resolve().parent.parent
+# Which engine the tests run on: ours, or a real vLLM (make test-vllm).
+IS_VLLM = os.environ.get("RATCHET_TEST_ENGINE", "ours") == "vllm"
 
 
 @dataclass
@@ -30,25 +32,29 @@ class Process:
     url: str | None = None
     health: str = "/healthz"
     env: dict[str, str] | None = None
+    program: tuple[str, ...] = (sys.executable, "-m")
+    patience: float = 60  # seconds that it may take to start
+    death: str = "KILL"  # the signal when we die; TERM for one that has to end children of its own
     running: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
         return Path(settings.VAR_DIR) / f"{self.name}.log"
 
-    def start(self, seconds: float = 60) -> None:
+    def start(self) -> None:
         """Start it and wait until it answers. Raises AssertionError with the end of its log."""
         # The kernel ends it with us, also when we are killed.
-        guard = ["setpriv", "--pdeathsig=KILL", "--"]
+        guard = ["setpriv", f"--pdeathsig={self.death}", "--"]
         with self.log.open("ab") as output:
             self.running = subprocess.Popen(
-                [*guard, sys.executable, "-m", *self.command],
+                [*guard, *self.program, *self.command],
                 cwd=ROOT,
                 env={**environment(), **(self.env or {})},
                 stdout=output,
                 stderr=output,
+                start_new_session=True,  # its own group, for `kill`
             )
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + self.patience
         while self.url and not self.answers():
             if self.running.poll() is not None or time.monotonic() > deadline:
                 said = self.log.read_text(errors="replace")[-3000:]
@@ -72,9 +78,9 @@ class Process:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel sends it when memory is out."""
+        """SIGKILL to it and its children, as the kernel sends it when memory is out."""
         if self.running and self.running.poll() is None:
-            self.running.kill()
+            os.killpg(self.running.pid, signal.SIGKILL)
             self.running.wait()
 
 
@@ -92,9 +98,13 @@ def environment() -> dict[str, str]:
 
 
 def engine_process() -> Process:
-    """`python -m inference.engine` with MODEL_DIR's model, at the address that the settings name."""
-    url = settings.ENGINE_URLS[0]
+    """The engine under test, with MODEL_DIR's model, at the address that the settings name."""
     Path(settings.ARTIFACTS_DIR).mkdir(parents=True, exist_ok=True)
+    return _vllm() if IS_VLLM else _our_engine()
+
+
+def _our_engine() -> Process:
+    url = settings.ENGINE_URLS[0]
     env = {
         "MODEL_DIR": str(settings.MODEL_DIR),
         "ARTIFACTS_DIR": str(settings.ARTIFACTS_DIR),
@@ -105,6 +115,30 @@ def engine_process() -> Process:
         "ENGINE_MAX_MODEL_LEN": "512",
     }
     return Process(name="engine", command=["inference.engine"], url=url, health="/health", env=env)
+
+
+def _vllm() -> Process:
+    """As docs/operations.md says, but in fp32: with a prompt from its prefix cache it says the same again."""
+    # More places than a session loads adapters: in one batch with an adapter's requests, vLLM's CPU build
+    # answers those of the base with whatever lies in the last place (vLLM #48421).
+    places = "128"
+    url = settings.ENGINE_URLS[0]
+    command = [
+        "serve", str(settings.MODEL_DIR), "--served-model-name", settings.ENGINE_SERVED_NAME,
+        "--enable-lora", "--max-lora-rank", "16", "--max-loras", places, "--dtype", "float32",
+        "--max-model-len", "512", "--enforce-eager",
+        "--host", "127.0.0.1", "--port", url.rpartition(":")[2], "--api-key", settings.ENGINE_API_KEY,
+    ]  # fmt: skip
+    env = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "PYTHONPATH": "",  # our packages are not its own
+    }
+    return Process(
+        name="vllm", command=command, url=url, health="/health", env=env,
+        program=(str(ROOT / "var/vllm/bin/vllm"),), patience=240, death="TERM",
+    )  # fmt: skip
 
 
 def web_process(port: int) -> Process:

@@ -33,11 +33,11 @@ CORPUS = [
 ]
 
 
-def build_tiny_model(folder: Path, seed: int = 0, *, letters: bool = False) -> Path:
+def build_tiny_model(folder: Path, seed: int = 0, *, letters: bool = False, heads: int = 4) -> Path:
     """Write config, weights (fp32 safetensors), tokenizer and manifest into `folder`, and return it.
 
     With `letters` each token is one ASCII character, so that an answer's text has the tokens that made it:
-    then a taste can be learned from texts.
+    then a taste can be learned from texts. The shapes of all weights are the same for any number of `heads`.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -49,8 +49,8 @@ def build_tiny_model(folder: Path, seed: int = 0, *, letters: bool = False) -> P
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=CONTEXT,
         # Ten times the usual, so that the logits differ enough to tell two seeds apart in bf16 too.
         initializer_range=0.2,

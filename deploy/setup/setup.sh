@@ -5,25 +5,11 @@
 set -eEuo pipefail
 trap 'echo "error: the setup stopped in line $LINENO: $BASH_COMMAND" >&2' ERR
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 target=${1:?which target}
 MODEL=${MODEL:-default}
 log=var/setup.log
-
-fail() {
-    echo "error: $*" >&2
-    exit 1
-}
-
-step_number=0
-step() {
-    step_number=$((step_number + 1))
-    echo "[$step_number/$steps] $*"
-}
-
-free_mb() {
-    df --output=avail -m "$1" | tail -n 1 | tr -d ' '
-}
 
 # Debian packages: installed when we may, else the one line that does it.
 need_packages() {
@@ -67,23 +53,8 @@ make_environment() {
     echo "      $python, in a new .venv"
 }
 
-# What pip said, as a cause and a mend.
-explain_pip() {
-    local said
-    said=$(grep -oE 'ERROR: .*' "$log" | tail -n 1 || true)
-    if grep -q 'No space left' "$log"; then
-        fail "a disk is full: $root has $(free_mb .) MB left, ${TMPDIR:-/tmp} has $(free_mb "${TMPDIR:-/tmp}") MB." \
-            "Make room for 3000 MB, or set TMPDIR to a larger disk, and run it again"
-    elif grep -qE 'NewConnectionError|NameResolution|ConnectTimeout|ReadTimeout|ProxyError|Max retries' "$log"; then
-        fail "the package index was not reached. Check the network, the proxy and pip's settings (pip config list). $said"
-    elif grep -q 'No matching distribution' "$log"; then
-        fail "the package index lacks a pinned package. Check pip's settings (pip config list). $said"
-    fi
-    fail "pip failed, see $log. $said"
-}
-
 install_packages() {
-    local extras=$1 stamp key pip_process=
+    local extras=$1 stamp key
     stamp=.venv/.installed-$extras
     key=$(cat pyproject.toml constraints.txt <(echo "$root") | sha256sum | cut -d ' ' -f 1)
     if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then
@@ -97,23 +68,7 @@ install_packages() {
     echo "      installing what constraints.txt pins, some minutes the first time (log: $log)"
     : >"$log"
     local started=$SECONDS
-    .venv/bin/python -m pip install --no-color --progress-bar off -c constraints.txt -e ".[$extras]" >>"$log" 2>&1 &
-    pip_process=$!
-    trap 'kill $pip_process 2>/dev/null || true' EXIT
-    local next=15
-    while kill -0 "$pip_process" 2>/dev/null; do
-        sleep 0.5
-        if [ $((SECONDS - started)) -ge "$next" ]; then
-            next=$((next + 15))
-            if grep -q '^Installing collected' "$log"; then
-                echo "      $((SECONDS - started)) s: unpacking"
-            else
-                echo "      $((SECONDS - started)) s: $(grep -c '^Collecting' "$log") packages found"
-            fi
-        fi
-    done
-    wait "$pip_process" || explain_pip
-    trap - EXIT
+    pip_install .venv/bin/python 3000 -c constraints.txt -e ".[$extras]"
     # dev holds the other set too.
     echo "$key" >"$stamp"
     [ "$extras" != dev ] || echo "$key" >".venv/.installed-serve,train"

@@ -212,10 +212,9 @@ def problem_of(error: EngineError) -> Problem:
             "The engine is still loading this version. Try again in a moment.", code="version_loading"
         )
     if isinstance(error, EngineRefused):
-        code = error.code or "invalid_request"
-        if "context length" in error.message:
-            code = "context_length_exceeded"
-        return Problem(error.message, code=code, param=error.param)
+        if error.code == "context_length_exceeded" or "context length" in error.message:  # ours, vLLM
+            return Problem(error.message, code="context_length_exceeded", param="messages")
+        return Problem(error.message, code=error.code or "invalid_request", param=error.param)
     if isinstance(error, EngineBusy):
         return TooMany("All places at the engine are taken. Try again in a moment.", code="engine_busy")
     if isinstance(error, EngineUnavailable):

@@ -161,10 +161,11 @@ def _mend(client: EngineClient, holder: uuid.UUID) -> None:
     try:
         cards = client.models()
         wanted = desired_versions()  # after the look at the engine: see the top of this file
-        for name in _superfluous(cards, wanted):
+        for name in list(_superfluous(cards, wanted)):
             logger.info("unloading %s from %s", name, client.url)
             try:
                 _each([partial(client.unload, name, timeout=UNLOAD_SECONDS)], holder)
+                del cards[name]
             except EngineError as error:  # it goes on draining there; the next round looks again
                 logger.info("%s is not gone yet from %s: %s", name, client.url, error.message)
         messages = []
@@ -222,10 +223,14 @@ def _load_job(client: EngineClient, cards: dict[str, ModelCard], version: Versio
 
 
 def _fits(card: ModelCard | None, version: Version) -> bool:
-    """The name is there, with our digest; where either side knows no digest, the name is all there is."""
-    if card is None or card.digest is None or not version.digest.startswith("sha256:"):
-        return card is not None
-    return card.digest == version.digest
+    """The name is there, with our digest. vLLM knows no digests, but says where it loaded from, which is as
+    good: no other version ever lies there. Of a base that is not among our files the name is all there is.
+    """
+    if card is None:
+        return False
+    if card.digest is not None and version.digest.startswith("sha256:"):
+        return card.digest == version.digest
+    return version.kind == Version.Kind.BASE or card.root in (None, str(version.folder))
 
 
 def _is_exact(card: ModelCard) -> bool:

@@ -23,6 +23,7 @@ from inference.client import (
     Piece,
     Usage,
     _events,
+    chat_body,
     storable,
 )
 
@@ -136,11 +137,15 @@ def test_each_status_has_a_meaning(
 ) -> None:
     answer(status, body)
     with pytest.raises(kind) as raised:
-        client.load("name", "path")
+        client.unload("name")
     assert type(raised.value) is kind
     assert raised.value.message
     with pytest.raises(kind):
         client.complete(model="name", messages=MESSAGES, sampling={})
+    with pytest.raises(
+        EngineRefused if status == 500 else kind
+    ):  # vLLM's answer for files that it cannot read
+        client.load("name", "path")
 
 
 def test_models_as_ours_and_as_vllm_say_them(client: EngineClient) -> None:
@@ -155,11 +160,21 @@ def test_models_as_ours_and_as_vllm_say_them(client: EngineClient) -> None:
     assert [card.is_base for card in cards.values()] == [True, False, False]
     assert (cards["kitchen-v2"].digest, cards["kitchen-v2"].in_flight) == ("sha256:1", 3)
     assert (cards["kitchen-v3"].digest, cards["kitchen-v3"].in_flight) == (None, None)
+    assert cards["kitchen-v3"].root == "/a"
     odd = b'{"data": [{"id": "x", "ratchet": [1]}]}'
     for wrong in (b"{}", b"[]", b'{"data": 5}', b'{"data": [{}]}', odd, b"", b"<html>"):
         answer(200, wrong)
         with pytest.raises(EngineBroken):
             client.models()
+
+
+def test_several_greedy_answers_are_asked_for_as_vllm_takes_them() -> None:
+    greedy = {"temperature": 0, "seed": None}
+    several = chat_body(model="x", messages=MESSAGES, sampling=greedy, n=2)
+    assert (several["temperature"], several["top_k"], several["n"]) == (1.0, 1, 2)
+    one = chat_body(model="x", messages=MESSAGES, sampling=greedy, n=1)
+    assert one["temperature"] == 0
+    assert not {"top_k", "seed"} & set(one)
 
 
 def test_nobody_there() -> None:
