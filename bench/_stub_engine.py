@@ -1,4 +1,5 @@
-"""`python -m bench._stub_engine engine PORT` makes 10 tokens a second in each stream, without a model;
+"""`python -m bench._stub_engine engine PORT` makes 10 tokens a second in each stream, without a model
+(`STUB_RATE` for more);
 `proxy PORT ENGINE_URL` passes such streams on and does nothing else: the least that a relay can cost.
 """
 
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-GAP_S = 0.1
+GAP_S = 1 / float(os.environ.get("STUB_RATE", "10"))
 
 
 async def health(request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion
@@ -162,8 +162,130 @@ def test_an_answer_is_flagged_and_unflagged(page: Page, people: Cast, sign_in: A
     assert not Flag.objects.usable().exists()
 
 
+def test_the_better_version_is_compared_word_by_word_as_it_is_written(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    open_talk(page, people, sign_in)
+    page.keyboard.press("e")
+    expect(page.get_by_text("Nothing is changed yet.")).to_be_visible()
+    page.get_by_label("The answer as it should have been").fill("Six minutes in boiling water.")
+    diff = page.get_by_role("region", name="What you changed")
+    expect(diff.locator("del")).to_have_text("Eight")
+    expect(diff.locator("ins")).to_have_text("Six")
+    expect(page.get_by_text("Words taken out: 1. Words put in: 1.")).to_be_visible()
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("What you changed").click()
+    expect(page.locator(".better ins")).to_have_text("Six")
+
+
+def test_a_second_answer_is_compared_and_then_shown_one_at_a_time(
+    page: Page, people: Cast, sign_in: Any, engine: Any
+) -> None:
+    [first] = open_talk(page, people, sign_in)
+    page.keyboard.press("r")
+    expect(page.locator("[data-which]")).to_be_visible(timeout=ANSWER_MS)
+    expect(page.locator(".answer")).to_have_count(2)
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_role("button", name="Left")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="One at a time").click()
+    expect(page.locator(".answer")).to_have_count(1)
+    expect(page.locator(".answer .text")).to_contain_text(first.text)
+    expect(page.get_by_role("group", name="Answers to this question")).to_contain_text("1 /")
+    page.keyboard.press("]")
+    expect(page.locator(".answer .text")).not_to_contain_text(first.text)
+    page.reload()
+    expect(page.locator(".answer .text")).not_to_contain_text(first.text)
+    page.keyboard.press("[")
+    expect(page.locator(".answer .text")).to_contain_text(first.text)
+    page.get_by_role("button", name="Compare").click()
+    expect(page.get_by_role("button", name="Left")).to_have_attribute("aria-pressed", "true")
+
+
+def test_an_edited_question_is_a_branch_and_arrows_lead_back(
+    page: Page, people: Cast, sign_in: Any, engine: Any
+) -> None:
+    open_talk(page, people, sign_in)
+    page.get_by_label("Your message").press("ArrowUp")
+    editor = page.get_by_label("Your question, asked differently")
+    expect(editor).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(editor).to_be_hidden()
+    page.locator(".answer").focus()
+    page.keyboard.press("q")
+    expect(editor).to_be_focused()
+    editor.fill("How do I fry an egg?")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".asked")).to_have_text("You: How do I fry an egg?")
+    expect(page.locator(".answer:not([data-stream])")).to_be_visible(timeout=ANSWER_MS)
+    page.locator(".answer").focus()
+    page.keyboard.press("{")
+    expect(page.locator(".asked")).to_have_text("You: How do I boil an egg?")
+    expect(page.locator(".answer .text")).to_contain_text("Eight minutes")
+    page.get_by_role("group", name="Versions of your question").get_by_role("button", name="after").click()
+    expect(page.locator(".asked")).to_have_text("You: How do I fry an egg?")
+
+
+def test_copies_an_answer_and_a_block_of_code(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext
+) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    text = "Like **so**:\n\n```py\nboil(8)\n```"
+    open_talk(page, people, sign_in, text)
+    page.keyboard.press("c")
+    expect(page.get_by_text("Copied.")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == text
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == "boil(8)\n"
+
+
+def test_conversations_are_found_renamed_deleted_and_brought_back_by_keyboard(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    talk(people, "Soup?", "With leeks.")
+    open_talk(page, people, sign_in)
+    rows = page.locator("#conversations a")
+    expect(rows).to_have_text(["How do I boil an egg?", "Soup?"])
+    page.keyboard.press("f")
+    page.keyboard.type("leeks")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("With leeks.")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("F2")
+    page.keyboard.type("Soup plans")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-title]")).to_have_text("Soup plans")
+    expect(rows).to_be_focused()
+    page.keyboard.press("Delete")
+    expect(page.get_by_text("Nothing found.")).to_be_visible()
+    expect(page.get_by_text("Deleted. What you rated in it still counts.")).to_be_visible()
+    page.keyboard.press("z")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Find in your conversations").press("Escape")
+    expect(rows).to_have_count(2)
+
+
+def test_deleting_the_open_conversation_leaves_an_empty_page_and_undo_opens_it_again(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    open_talk(page, people, sign_in)
+    address = page.url
+    page.locator("#conversations li").hover()
+    page.get_by_role("button", name="Delete “How do I boil an egg?”").click()
+    expect(page.get_by_role("heading", name="Ask Kitchen something")).to_be_visible()
+    assert page.url.endswith("/p/kitchen/chat/")
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_url(address)
+    expect(page.locator(".asked")).to_have_count(1)
+
+
 def test_hostile_markdown_is_harmless(page: Page, people: Cast, sign_in: Any) -> None:
-    open_talk(page, people, sign_in, HOSTILE)
+    huge = "x" * 50_000 + "\n\n" + "- a **b** `c`\n" * 3_000
+    deep = "\n".join("> " * depth + "deep" for depth in range(1, 90))
+    turned = "```py\nif admin: # \u202e } begin\n```\n\n\u202eturned"
+    open_talk(page, people, sign_in, HOSTILE, f"{HOSTILE}\n\n{turned}\n\n{deep}\n\n{huge}")
+    expect(page.locator(".answer").last).to_contain_text("U+202Eturned")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     expect(page.locator(".answer strong").first).to_have_text("Bold")
     expect(page.locator(".answer .text img")).to_have_count(0)
     expect(page.locator(".answer .text a[href^=javascript]")).to_have_count(0)
