@@ -29,6 +29,7 @@ from feedback.api.bodies import (
 )
 from feedback.export import as_jsonl, as_parquet, log_rows
 from feedback.models import Feedback
+from feedback.services.batch import Batch
 from feedback.services.judge import Judge
 from feedback.services.record import (
     KINDS,
@@ -48,6 +49,7 @@ from projects.models import ApiKey
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query, uuid_in
 
 NEWEST_FIRST = ("created", "id")
+Result = tuple[Feedback, bool] | Problem  # the judgement and whether it is a replay, or the refusal
 _FILTERS = ("kind", "completion_id", "rater", "subject", "source", "since", "until")
 
 
@@ -86,9 +88,10 @@ class CreateFeedbackBatch(APIView):
         read_query(request)
         body = parse_body(BatchBody, request.data)
         request_id = getattr(request, "request_id", "")
-        with transaction.atomic():  # one commit for all; each item has its savepoint in the service
-            results = [_result(key, item, request_id) for item in body.items]
-        return Response({"results": results})
+        bodies = [_parsed(item) for item in body.items]
+        with transaction.atomic():  # one commit for all
+            results = record_judgements(key, bodies)
+        return Response({"results": [_shown(result, request_id) for result in results]})
 
 
 class ListFeedback(APIView):
@@ -181,7 +184,7 @@ class RetractFeedback(APIView):
         return Response(judgement_data(row))
 
 
-def record_judgement(key: ApiKey, body: JudgementBody) -> tuple[Feedback, bool]:
+def record_judgement(key: ApiKey, body: JudgementBody, batch: Batch | None = None) -> tuple[Feedback, bool]:
     """Call the service of the body's kind."""
     project, judge = key.project, Judge(api_key=key, subject=body.subject)
     common: Common = {
@@ -189,6 +192,7 @@ def record_judgement(key: ApiKey, body: JudgementBody) -> tuple[Feedback, bool]:
         "id": body.id,
         "seconds_spent": body.seconds_spent,
         "supersedes": body.supersedes,
+        "batch": batch,
     }
     said = body.model_dump(exclude={"id", "kind", "subject", "seconds_spent", "supersedes"})
     match body:
@@ -202,11 +206,41 @@ def record_judgement(key: ApiKey, body: JudgementBody) -> tuple[Feedback, bool]:
             return record_flag(project=project, judge=judge, **said, **common)
 
 
-def _result(key: ApiKey, item: Any, request_id: str) -> dict[str, Any]:
+def record_judgements(key: ApiKey, bodies: list[JudgementBody | Problem]) -> list[Result]:
+    """What became of each, in their order. Call it in a transaction."""
+    good = [body for body in bodies if not isinstance(body, Problem)]
+    batch = Batch(
+        project=key.project,
+        completions=[one for body in good for one in _about(body)],
+        ids=[body.id for body in good if body.id is not None],
+        judges={Judge(api_key=key, subject=body.subject).key for body in good},
+    )
+    results: list[Result] = []
+    for place, body in enumerate(bodies):
+        batch.place = place
+        try:
+            results.append(body if isinstance(body, Problem) else record_judgement(key, body, batch))
+        except Problem as problem:
+            results.append(problem)
+    batch.flush()
+    return [batch.changed.get(place, result) for place, result in enumerate(results)]
+
+
+def _about(body: JudgementBody) -> list[UUID]:
+    return body.candidates if isinstance(body, PreferenceBody) else [body.completion_id]
+
+
+def _parsed(item: Any) -> JudgementBody | Problem:
     try:
-        row, is_replay = record_judgement(key, parse_judgement(item))
+        return parse_judgement(item)
     except Problem as problem:
-        return {"status": problem.status, **error_body(problem, request_id)}
+        return problem
+
+
+def _shown(result: Result, request_id: str) -> dict[str, Any]:
+    if isinstance(result, Problem):
+        return {"status": result.status, **error_body(result, request_id)}
+    row, is_replay = result
     return {"status": 200 if is_replay else 201, "id": str(row.pk)}
 
 

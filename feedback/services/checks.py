@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from django.db.models import Q
@@ -29,17 +29,21 @@ _ZERO_WIDTH = re.compile(
 
 
 def judgeable_completions(
-    project: Project, judge: Judge, ids: Sequence[UUID], *, param: str, is_shown: bool = False
+    project: Project,
+    judge: Judge,
+    ids: Sequence[UUID],
+    *,
+    param: str,
+    is_shown: bool = False,
+    known: Mapping[UUID, Completion] | None = None,
 ) -> list[Completion]:
     """The completions in the order of `ids`. Raises NotFound for an unknown, foreign or private one.
 
     A member sees the answers in their own conversations, those that belong to none, and those that a task
-    showed them (`is_shown`). Raises NotJudgeable for an answer that is running, failed or quarantined.
+    showed them (`is_shown`). A program sees all; what was looked up for it before is in `known`. Raises
+    NotJudgeable for an answer that is running, failed or quarantined.
     """
-    found = Completion.objects.filter(project=project, pk__in=ids)
-    if judge.user is not None and not is_shown:
-        found = found.filter(Q(prompt__conversation=None) | Q(prompt__conversation__owner=judge.user))
-    by_id = {completion.pk: completion for completion in found}
+    by_id = known if known is not None and judge.user is None else _visible(project, judge, ids, is_shown)
     for one in ids:
         if one not in by_id:
             raise NotFound(f"There is no completion {one} in this project.", param=param)
@@ -47,6 +51,13 @@ def judgeable_completions(
     for completion in completions:
         refuse_unjudgeable(completion, param=param)
     return completions
+
+
+def _visible(project: Project, judge: Judge, ids: Sequence[UUID], is_shown: bool) -> dict[UUID, Completion]:
+    found = Completion.objects.filter(project=project, pk__in=ids)
+    if judge.user is not None and not is_shown:
+        found = found.filter(Q(prompt__conversation=None) | Q(prompt__conversation__owner=judge.user))
+    return {completion.pk: completion for completion in found}
 
 
 def refuse_unjudgeable(completion: Completion, *, param: str) -> None:

@@ -9,17 +9,20 @@ kinds in the same instant makes two rows. A moment apart, the second is IdReused
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NotRequired, Required, TypedDict, TypeVar, Unpack
 from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import F, Value
 from django.utils import timezone
 
 from feedback.errors import AlreadyJudged, IdReused, NotStanding
 from feedback.models import Assignment, Candidate, Correction, Feedback, Flag, Preference, Rating, Task
 from feedback.services import checks
+from feedback.services.batch import Batch
 from feedback.services.judge import Judge
 from inference.artifact import canonical_json
 from inference.models import Completion
@@ -47,6 +50,8 @@ class Common(TypedDict):
     supersedes: NotRequired[UUID | None]
     # The place in the queue where it was asked for: its answers were shown there, so they may be judged.
     assignment: NotRequired[Assignment | None]
+    # The judgements of the same request, to be written with them.
+    batch: NotRequired[Batch | None]
 
 
 def record_rating(
@@ -101,7 +106,12 @@ def record_preference(
     checks.check_ranks(len(candidates), ranks, all_bad, strength)
     checks.check_comment(comment)
     completions = checks.judgeable_completions(
-        project, judge, candidates, param="candidates", is_shown=_is_shown(common, candidates)
+        project,
+        judge,
+        candidates,
+        param="candidates",
+        is_shown=_is_shown(common, candidates),
+        known=_known(common),
     )
     prompts = {completion.prompt_id for completion in completions}
     if len(prompts) > 1:
@@ -227,9 +237,19 @@ def candidate_set(ids: Sequence[UUID]) -> str:
 def _judged(project: Project, judge: Judge, completion_id: UUID, common: Common) -> Completion:
     ids = [completion_id]
     [completion] = checks.judgeable_completions(
-        project, judge, ids, param="completion_id", is_shown=_is_shown(common, ids)
+        project,
+        judge,
+        ids,
+        param="completion_id",
+        is_shown=_is_shown(common, ids),
+        known=_known(common),
     )
     return completion
+
+
+def _known(common: Common) -> Mapping[UUID, Completion] | None:
+    batch = common.get("batch")
+    return batch.completions if batch is not None else None
 
 
 def _is_shown(common: Common, ids: Sequence[UUID]) -> bool:
@@ -258,8 +278,10 @@ def _plain(value: Any) -> Any:
 
 def _first(model: type[Row], project: Project, digest: str, common: Common) -> Row | None:
     """The row that this request made before. Raises IdReused when its id names something else."""
-    feedback_id = common.get("id")
-    if feedback_id is None or _kind_of(feedback_id) is None:
+    feedback_id, batch = common.get("id"), common.get("batch")
+    if feedback_id is None or (batch is not None and not batch.may_exist(feedback_id)):
+        return None
+    if _kind_of(feedback_id) is None:
         return None
     first: Row | None = model.objects.filter(pk=feedback_id, project=project, body_digest=digest).first()
     if first is None:
@@ -288,7 +310,6 @@ def _append(
     sides: Sequence[Candidate] = (),
 ) -> tuple[Row, bool]:
     """Insert the row; `same` says what a second judgement by this judge would have in common with it."""
-    model = type(row)
     checks.check_seconds(common.get("seconds_spent"))
     if feedback_id := common.get("id"):
         row.pk = feedback_id
@@ -300,13 +321,40 @@ def _append(
     row.guideline_version = project.guideline_version
     row.body_digest = digest
     row.created = timezone.now()
+    for side in sides:
+        side.preference_id = row.pk  # now that it has its id, which may be the client's
+    old, batch = common.get("supersedes"), common.get("batch")
+    if batch is not None and old is None:
+        alone = partial(_insert, row, project, common, digest, same=same, sides=sides)
+        if batch.take(row, sides, _told(row, sides), alone):
+            return row, False
+    elif batch is not None:
+        batch.flush()
+    inserted = _insert(row, project, common, digest, same=same, sides=sides)
+    if batch is not None:
+        batch.note(inserted[0])
+    return inserted
+
+
+def _insert(
+    row: Row,
+    project: Project,
+    common: Common,
+    digest: str,
+    *,
+    same: dict[str, Any],
+    sides: Sequence[Candidate],
+) -> tuple[Row, bool]:
+    """The row, or what it meets in the database. Raises AlreadyJudged, IdReused, NotStanding."""
+    model = type(row)
+    old = common.get("supersedes")
+    # One statement needs no transaction around it, which would cost two more round trips.
+    is_single = not (old or sides or project.has_webhooks or connection.in_atomic_block)
     try:
-        with transaction.atomic():
-            if old := common.get("supersedes"):
+        with nullcontext() if is_single else transaction.atomic():
+            if old:
                 _supersede(model, row, old, same)
             row.save(force_insert=True)
-            for side in sides:
-                side.preference_id = row.pk  # now that it has its id, which may be the client's
             Candidate.objects.bulk_create(sides)
             record_event(project=project, name="feedback.recorded", data=_told(row, sides))
     except (IntegrityError, NotStanding) as refused:
@@ -314,7 +362,7 @@ def _append(
             return replayed, True
         if isinstance(refused, NotStanding):
             raise
-        first = model.objects.usable().filter(judge=judge.key, **same).values_list("pk", flat=True).first()
+        first = model.objects.usable().filter(judge=row.judge, **same).values_list("pk", flat=True).first()
         if first is None:
             raise
         raise AlreadyJudged(first) from None

@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 from feedback.models import Rating
+from feedback.services.batch import Batch
 from feedback.services.judge import Judge
 from feedback.services.record import record_rating
 from feedback.stats import judgements_per_day, version_quality
@@ -55,6 +56,63 @@ def test_five_hundred_at_once_and_not_one_more(cast: Cast):
     taken = cast.post("feedback/batch", {"items": items[:500]})
     assert [one["status"] for one in taken.json()["results"]] == [201] * 500
     assert Rating.objects.count() == 500
+
+
+def test_a_hundred_cost_a_handful_of_queries(cast: Cast, django_assert_max_num_queries: Any):
+    _, answers = cast.answered_prompt()
+    items = [
+        one
+        for number in range(25)
+        for one in (
+            rating(answers[0], subject=str(number), id=str(uuid7())),
+            preference(answers, [1, 2], subject=str(number)),
+            correction(answers[0], subject=str(number)),
+            flag(answers[0], subject=str(number)),
+        )
+    ]
+    with django_assert_max_num_queries(26):
+        taken = cast.post("feedback/batch", {"items": items})
+    assert {one["status"] for one in taken.json()["results"]} == {201}
+    again = cast.post("feedback/batch", {"items": items})
+    assert [one["status"] for one in again.json()["results"]] == [200, 409, 409, 409] * 25
+
+
+def test_the_order_of_a_batch_is_what_counts(cast: Cast):
+    _, answers = cast.answered_prompt()
+    first, second = str(uuid7()), str(uuid7())
+    items = [
+        rating(answers[0], 1, id=first),
+        rating(answers[0], -1, id=second, supersedes=first),
+        rating(answers[0], 1),
+        rating(answers[0], 1, id=first),
+        flag(answers[0], id=first),
+        rating(answers[0], 1, supersedes=first),
+    ]
+    results = cast.post("feedback/batch", {"items": items}).json()["results"]
+    assert [one["status"] for one in results] == [201, 201, 409, 200, 422, 409]
+    assert results[2]["error"]["id"] == second
+    assert list(Rating.objects.usable().values_list("value", flat=True)) == [-1]
+
+
+def test_somebody_faster_than_a_batch(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+    _, answers = cast.answered_prompt()
+    took = Batch.flush
+    others: list[str] = []
+
+    def late(self: Batch) -> None:
+        if not others:
+            monkeypatch.setattr(Batch, "flush", took)
+            others.append("made")
+            body = rating(answers[0], -1, subject="b")
+            others.append(cast.post("feedback", body).json()["id"])
+        took(self)
+
+    monkeypatch.setattr(Batch, "flush", late)
+    items = [rating(answers[0], subject=subject) for subject in "abc"]
+    results = cast.post("feedback/batch", {"items": items}).json()["results"]
+    assert [one["status"] for one in results] == [201, 409, 201]
+    assert results[1]["error"]["id"] == others[1]
+    assert Rating.objects.count() == 3
 
 
 @pytest.mark.parametrize(
