@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import battle, chat, compare, conversations, leaderboard, metrics
+from feedback.pages import battle, chat, conversations, leaderboard, metrics, work
 
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
@@ -31,10 +31,14 @@ urlpatterns = [
     path("p/<slug:slug>/judgements/<uuid:feedback_id>/retract", chat.retract, name="retract"),
     path("p/<slug:slug>/guidelines/", chat.guidelines, name="guidelines"),
     path("p/<slug:slug>/engine/", chat.engine_state, name="engine_state"),
-    path("p/<slug:slug>/compare/", compare.compare, name="compare"),
-    path("p/<slug:slug>/compare/next", compare.following, name="following"),
-    path("p/<slug:slug>/compare/undo", compare.undo, name="undo"),
-    path("p/<slug:slug>/compare/<uuid:assignment_id>/vote", compare.vote, name="vote"),
+    path("p/<slug:slug>/work/", work.work, name="work"),
+    path("p/<slug:slug>/work/begin", work.begin, name="begin"),
+    path("p/<slug:slug>/work/next", work.following, name="following"),
+    path("p/<slug:slug>/work/undo", work.undo, name="undo"),
+    path("p/<slug:slug>/work/<uuid:assignment_id>/answer", work.answer, name="answer_task"),
+    path("p/<slug:slug>/work/<uuid:assignment_id>/draft", work.draft, name="draft_task"),
+    path("p/<slug:slug>/work/<uuid:assignment_id>/renew", work.renew, name="renew_task"),
+    path("p/<slug:slug>/work/<uuid:assignment_id>/skip", work.skip, name="skip_task"),
     path("p/<slug:slug>/metrics/", metrics.metrics, name="metrics"),
     path("p/<slug:slug>/leaderboard/", leaderboard.leaderboard, name="leaderboard"),
     path("p/<slug:slug>/battle/", battle.start, name="battle"),
