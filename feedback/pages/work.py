@@ -181,7 +181,7 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
         "query": f"?kind={kind}" if kind else "",
         "sheet": Worksheet.of(assignment) if assignment is not None else None,
         "state": queue_state(project=project, rater=rater, kinds=kinds, is_empty=True) if is_empty else None,
-        "waiting": 0 if is_empty else waiting_count(project, rater, kinds),
+        "waiting": waiting_count(project, rater, kinds),
         "standing": standing_of(project, rater),
         "can_undo": Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
         "answer_id": uuid7(),

@@ -170,7 +170,7 @@ def _recorded(battle: Battle, candidates: list[UUID]) -> Preference:
                 id=battle.vote_id,
             )
             return row
-    except AlreadyJudged:  # the same two, on the compare page meanwhile: that stands
+    except AlreadyJudged:  # the same two, on the work page meanwhile: that stands
         standing: Preference = Preference.objects.usable().get(
             candidate_set=candidate_set(candidates), judge=judge.key, project=battle.project
         )

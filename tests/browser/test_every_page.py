@@ -16,7 +16,7 @@ PATHS = [
     "/p/kitchen/",
     "/p/kitchen/chat/",
     "/p/kitchen/chat/{conversation}/",
-    "/p/kitchen/compare/",
+    "/p/kitchen/work/",
     "/p/kitchen/battle/",
     "/p/kitchen/leaderboard/",
     "/p/kitchen/metrics/?window=1h",
@@ -27,7 +27,7 @@ PATHS = [
     "/p/kitchen/runs/3/",
     "/p/kitchen/evaluations/1/",
     "/p/kitchen/versions/",
-    "/p/garden/compare/",
+    "/p/garden/work/",
     "/p/garden/",
 ]
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
@@ -83,13 +83,15 @@ def test_help_and_guidelines_are_one_key_away(page: Page, people: Cast, sign_in:
     people.project.guidelines = "Prefer **short** answers."
     people.project.save(update_fields=["guidelines"])
     sign_in(people.bob)
-    page.goto("/p/kitchen/compare/")
+    page.goto("/p/kitchen/work/")
+    page.keyboard.press("Enter")  # the guidelines are read: begin
+    page.get_by_role("heading", name="Work").wait_for()
     page.keyboard.press("g")
     expect(page.get_by_role("dialog").locator("strong")).to_have_text("short")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("Left is better")
+    expect(page.get_by_role("dialog")).to_contain_text("All are bad")
 
 
 def test_signing_out_needs_no_pointer(page: Page, people: Cast, sign_in: Any) -> None:

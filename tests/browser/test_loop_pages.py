@@ -36,7 +36,7 @@ def test_the_ring_is_fresh_without_a_reload_and_keeps_the_focus(
     expect(feedback).to_have_text("6", timeout=10_000)
     expect(page.locator("#to-feedback")).to_be_focused()
     page.keyboard.press("Enter")
-    page.wait_for_url("**/compare/")
+    page.wait_for_url("**/work/")
 
 
 def test_a_run_is_followed_live_until_it_is_over(page: Page, people: Cast, sign_in: Any) -> None:

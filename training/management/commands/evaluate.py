@@ -50,5 +50,5 @@ class Command(BaseCommand):
         ring(tick_work)
         self.stdout.write(
             f"Evaluation {evaluation.number}: {evaluation}, on {len(evaluation.prompt_ids)} gate prompts. "
-            "Raters find its battles on the compare page."
+            "Raters find its battles on the work page."
         )
