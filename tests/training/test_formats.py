@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -319,6 +320,31 @@ def test_a_form_that_all_gate_prompts_share_is_no_overlap(cast: Cast):
     _, [a, b] = cast.answered_prompt(form.format("where do the plates stand?"), ["There.", "Here."])
     vote(cast, a, b)
     assert preview(cast).rows == 1
+
+
+def test_a_single_prompt_is_learned_from_and_not_held_out(cast: Cast):
+    asked = (asked_exactly(cast, f"What is number {n}?", "train") for n in range(200))
+    prompt = next(one for one in asked if rows.heldout_key(cast.project, one.question) < rows.HELDOUT_SHARE)
+    vote(cast, cast.answer(prompt, "This."), cast.answer(prompt, "That."))
+    dataset = compiled(cast, "preference")
+    assert (dataset.rows, dataset.heldout_rows) == (1, 0)
+    assert preview(cast).rows == 1
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    cast: Cast, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings.ARTIFACTS_DIR = tmp_path
+    judged(cast, 12)
+
+    def full(self: shards.PartWriter, row: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shards.PartWriter, "add", full)
+    with pytest.raises(OSError, match="No space"):
+        compiled(cast, "preference")
+    assert not Dataset.objects.exists()
+    assert not list(tmp_path.glob("datasets/*"))
 
 
 def test_older_rows_are_replayed_by_their_share(cast: Cast):

@@ -8,6 +8,7 @@ when or where they were written. Memory does not grow with the rows, but for eig
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -167,11 +168,13 @@ def _write(folder: Path, project: Project, format_: str, filters: DatasetFilters
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         done = Pass(project, format_, filters, cutoff, choice)
-        train, heldout = PartWriter(folder, "train", format_), PartWriter(folder, "heldout", format_)
-        for row, is_heldout in done.rows():
-            (heldout if is_heldout else train).add(row)
-        train.close()
-        heldout.close()
+        with (
+            closing(PartWriter(folder, "train", format_)) as train,
+            closing(PartWriter(folder, "heldout", format_)) as heldout,
+            closing(done.rows()) as rows,
+        ):
+            for row, is_heldout in rows:
+                (heldout if is_heldout else train).add(row)
         following = done.next_choice()
         if following is None:
             break

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,6 +24,7 @@ from training.services.filters import DatasetFilters
 HELDOUT_SHARE = 0.1
 # From so many prompts on, at least one is held out.
 HELDOUT_FROM_PROMPTS = 10
+NOBODY = -1.0  # as the limit of held-out keys
 
 Format = Dataset.Format
 _MAKERS: dict[str, Callable[[Group, DatasetFilters, Counter[str]], Iterator[Row]]] = {
@@ -54,8 +56,8 @@ class Pass:
     new_rows: int = 0
     old_keys: list[int] = field(default_factory=list)
 
-    def rows(self) -> Iterator[tuple[Row, bool]]:
-        """Each row, and whether it is held out."""
+    def rows(self) -> Generator[tuple[Row, bool]]:
+        """Each row, and whether it is held out. Close it: a cursor may be open behind it."""
         index = gate_index(self.project, self.cutoff, is_near=self.filters.gate_overlap == "near")
         self.tally.gate_prompts = index.prompts
         seen: set[int] = set()
@@ -83,8 +85,9 @@ class Pass:
 
     def read(self) -> Tally:
         """To the end, for the numbers alone."""
-        for _ in self.rows():
-            pass
+        with closing(self.rows()) as rows:
+            for _ in rows:
+                pass
         return self.tally
 
     def next_choice(self) -> Choice | None:
@@ -92,7 +95,13 @@ class Pass:
         if self.filters.replay_share and self.choice.replay_below is None:
             return Choice(replay_below=self._replay_limit())
         tally = self.tally
-        if not tally.heldout and tally.train_prompts >= HELDOUT_FROM_PROMPTS:
+        if tally.heldout and not tally.train:
+            return Choice(self.choice.replay_below, NOBODY)
+        if (
+            not tally.heldout
+            and self.choice.heldout_up_to is None
+            and tally.train_prompts >= HELDOUT_FROM_PROMPTS
+        ):
             return Choice(self.choice.replay_below, self.least_heldout_key)
         return None
 
