@@ -146,6 +146,8 @@ def fill(size: int) -> None:
     """`size` judgements on a tenth as many prompts with four answers each."""
     from django.db import connection
 
+    from feedback.models import Candidate, Correction, Preference, Rating
+    from inference.models import Completion, Prompt
     from inference.services.versions import start_project
     from projects.services import SYSTEM
 
@@ -153,15 +155,17 @@ def fill(size: int) -> None:
     prompts = size // 10
     with connection.cursor() as cursor:
         cursor.execute(HELPERS)
+        for model in (Prompt, Completion, Preference, Candidate, Rating, Correction):
+            give_defaults(cursor, model)
         copy(
             cursor,
-            "inference_prompt (id, project_id, messages, digest, split, tags, created)",
+            "inference_prompt (id, project_id, messages, digest, split, created)",
             prompt_lines(str(project.pk), prompts),
         )
         copy(
             cursor,
-            "inference_completion (id, project_id, prompt_id, version_label, index, text, state, "
-            "finish_reason, error, sampling, subject, quarantined, created)",
+            "inference_completion (id, project_id, prompt_id, version_label, text, state, finish_reason, "
+            "created)",
             completion_lines(str(project.pk), prompts),
         )
         for statement in JUDGE:
@@ -169,6 +173,22 @@ def fill(size: int) -> None:
                 statement, {"project": project.pk, "prompts": prompts, "size": size, "epoch": EPOCH}
             )
         cursor.execute("ANALYZE")
+
+
+def give_defaults(cursor: Any, model: Any) -> None:
+    """The models' defaults as the columns', so that a statement names only what matters here."""
+    from django.db import connection
+    from psycopg import sql
+
+    for field in model._meta.concrete_fields:
+        if field.null or field.primary_key or field.is_relation or field.get_default() is None:
+            continue
+        value = field.get_db_prep_save(field.get_default(), connection)
+        if hasattr(value, "dumps"):  # psycopg's wrapper of JSON
+            value = json.dumps(value.obj)
+        change = sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}")
+        names = sql.Identifier(model._meta.db_table), sql.Identifier(field.column)
+        cursor.execute(change.format(*names, sql.Literal(value)))
 
 
 def copy(cursor: Any, table: str, lines: Iterator[str]) -> None:
@@ -184,7 +204,7 @@ def prompt_lines(project: str, prompts: int) -> Iterator[str]:
         content = " ".join(dice.choices(words, k=20)) + f" {n}?"
         messages = json.dumps([{"role": "user", "content": content}])
         split = "gate" if dice.random() < 0.02 else "train"
-        yield f"{ident(1, n)}\t{project}\t{messages}\t{n:064}\t{split}\t[]\t{EPOCH}\n"
+        yield f"{ident(1, n)}\t{project}\t{messages}\t{n:064}\t{split}\t{EPOCH}\n"
 
 
 def completion_lines(project: str, prompts: int) -> Iterator[str]:
@@ -192,8 +212,8 @@ def completion_lines(project: str, prompts: int) -> Iterator[str]:
     words = vocabulary(dice)
     for n in range(prompts * 4):
         text = " ".join(dice.choices(words, k=50))
-        of = f"{project}\t{ident(1, n // 4)}\t{SLUG}@v1\t0"
-        yield f"{ident(2, n)}\t{of}\t{text}\tfinished\tstop\t\t{{}}\t\tf\t{EPOCH}\n"
+        of = f"{project}\t{ident(1, n // 4)}\t{SLUG}@v1"
+        yield f"{ident(2, n)}\t{of}\t{text}\tfinished\tstop\t{EPOCH}\n"
 
 
 def vocabulary(dice: random.Random) -> list[str]:
@@ -214,11 +234,11 @@ CREATE FUNCTION judge(n bigint, prompts bigint) RETURNS text IMMUTABLE LANGUAGE 
 JUDGE = [
     # Six comparisons a prompt, of three pairs of its answers: each pair is judged twice.
     """
-    INSERT INTO feedback_preference (id, project_id, subject, judge, source, guideline_version, body_digest,
-      created, prompt_id, candidate_set, all_bad, strength, comment)
-    SELECT ident(3, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
+    INSERT INTO feedback_preference (id, project_id, judge, source, created, prompt_id, candidate_set,
+      all_bad, strength)
+    SELECT ident(3, n), %(project)s, judge(n, %(prompts)s), 'api', %(epoch)s::timestamptz,
       ident(1, n %% %(prompts)s), md5((n %% %(prompts)s)::text || ':' || ((n / %(prompts)s) %% 3)),
-      n %% 37 = 0, 1 + n %% 3, ''
+      n %% 37 = 0, 1 + n %% 3
     FROM generate_series(0, %(size)s * 6 / 10 - 1) AS n
     """,
     """
@@ -228,17 +248,15 @@ JUDGE = [
     FROM generate_series(0, %(size)s * 6 / 10 - 1) AS n, generate_series(0, 1) AS side
     """,
     """
-    INSERT INTO feedback_rating (id, project_id, subject, judge, source, guideline_version, body_digest,
-      created, completion_id, aspect, value, reasons, comment)
-    SELECT ident(4, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
-      ident(2, n), 'thumbs', 1 - 2 * (n %% 2), '[]', ''
+    INSERT INTO feedback_rating (id, project_id, judge, source, created, completion_id, aspect, value)
+    SELECT ident(4, n), %(project)s, judge(n, %(prompts)s), 'api', %(epoch)s::timestamptz, ident(2, n),
+      'thumbs', 1 - 2 * (n %% 2)
     FROM generate_series(0, %(size)s * 3 / 10 - 1) AS n
     """,
     """
-    INSERT INTO feedback_correction (id, project_id, subject, judge, source, guideline_version, body_digest,
-      created, completion_id, text)
-    SELECT ident(5, n), %(project)s, '', judge(n, %(prompts)s), 'api', 1, '', %(epoch)s::timestamptz,
-      c.id, 'Better ' || c.text
+    INSERT INTO feedback_correction (id, project_id, judge, source, created, completion_id, text)
+    SELECT ident(5, n), %(project)s, judge(n, %(prompts)s), 'api', %(epoch)s::timestamptz, c.id,
+      'Better ' || c.text
     FROM generate_series(0, %(size)s / 10 - 1) AS n JOIN inference_completion c ON c.id = ident(2, n * 4 + 3)
     """,
 ]
