@@ -23,7 +23,7 @@ from feedback.models import Assignment, Feedback, Standing, Task
 from feedback.services import checks
 from feedback.services.gold import is_met
 from feedback.services.judge import Judge
-from feedback.services.queue import LEASE, judged_elsewhere, locked_task, release_lapsed, rows_of
+from feedback.services.queue import LEASE, judged_elsewhere, locked_task, rows_of
 from feedback.services.raters import weigh_qualification
 from feedback.services.record import record_correction, record_preference, record_rating
 from feedback.services.review import close_review, weigh_answers
@@ -32,6 +32,7 @@ from projects.bodies import StrictBody, parse_body
 from projects.errors import Invalid
 
 RANKS: dict[str, list[int] | None] = {"left": [1, 2], "right": [2, 1], "tie": [1, 1], "both_bad": None}
+CLOSED = ("state", "closed", "draft", "answer", "client_id", "seconds_spent", "is_correct")
 MAX_DRAFT = 200_000  # characters of JSON
 Comment = Annotated[str, Field(max_length=checks.MAX_COMMENT)]
 
@@ -91,9 +92,9 @@ def answer_task(
     said = read_answer(assignment, answer)
     checks.check_seconds(seconds_spent)
     standing = locked_standing(assignment.project, assignment.rater)
-    release_lapsed(assignment.project)
     task = locked_task(assignment.task_id)
-    mine = Assignment.objects.select_related("project", "rater").get(pk=assignment.pk)
+    mine = Assignment.objects.get(pk=assignment.pk)
+    mine.project, mine.rater, mine.task = standing.project, assignment.rater, task
     if mine.state == Assignment.State.DONE:
         return _same_answer(mine, said)
     is_late = mine.state == Assignment.State.LAPSED and task.is_open and task.free > 0
@@ -106,13 +107,12 @@ def answer_task(
     mine.answer, mine.client_id, mine.seconds_spent = said, client_id, seconds_spent
     if task.gold is not None:
         mine.is_correct = is_met(task.gold, [UUID(one) for one in mine.shown], said)
-    mine.save(
-        update_fields=["state", "closed", "draft", "answer", "client_id", "seconds_spent", "is_correct"]
-    )
+    mine.save(update_fields=CLOSED)
     _count(task, standing, is_late=is_late)
     if mine.is_correct is not None:
         weigh_qualification(standing)
-    assignment.refresh_from_db()
+    for name in CLOSED:
+        setattr(assignment, name, getattr(mine, name))
     return rows
 
 

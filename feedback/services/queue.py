@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from feedback.errors import LeaseLost
@@ -38,7 +38,7 @@ LAPSED_AT_ONCE = 50
 TRIES = 20  # tasks that turn out to be no question for this rater, before a claim gives up for now
 LOW = 20  # places left in the line, at which the next are drawn
 _dice = random.SystemRandom()
-_LIVE = ("task__prompt", "task__project", "task__disputed", "rater")
+_LIVE = ("project", "task__prompt", "task__disputed", "rater")
 
 
 # --- claiming --------------------------------------------------------------------------------------------
@@ -86,6 +86,7 @@ def _claim(
         task = tasks.select_for_update(of=("self",), skip_locked=not wait).first()
         if task is None:
             return None
+        task.project = standing.project
         if assignment := _lease(task, rater):
             return assignment
         full.append(task.pk)
@@ -97,10 +98,14 @@ def _renew_held(
 ) -> Assignment | None:
     """What the rater holds already, its lease renewed: a reload shows the same question."""
     now = timezone.now()
-    held = Assignment.objects.select_related(*_LIVE).filter(
-        project=project, rater=rater, state=Assignment.State.LEASED, lease_until__gt=now, task__kind__in=kinds
-    )
-    for assignment in held.exclude(task__in=shown).order_by("-lease_until"):
+    held = Assignment.objects.filter(
+        project=project, rater=rater, state=Assignment.State.LEASED, lease_until__gt=now
+    ).exclude(task__in=shown)
+    ids = list(held.values_list("pk", flat=True))  # none, most of the time
+    if not ids:
+        return None
+    found = Assignment.objects.select_related(*_LIVE).filter(pk__in=ids, task__kind__in=kinds)
+    for assignment in found.order_by("-lease_until"):
         task = assignment.task
         if task.is_open and _usable_answers(task) and not judged_elsewhere(task, rater):
             assignment.lease_until = now + LEASE
@@ -117,17 +122,16 @@ def _lease_gold(
     ids = list(gold.values_list("pk", flat=True)[:COUNT_LIMIT])
     _dice.shuffle(ids)
     for pk in ids[:TRIES]:
-        task = Task.objects.select_for_update(of=("self",)).get(pk=pk)
-        if task.free > 0 and (assignment := _lease(task, rater)):
+        task = gold.filter(pk=pk, free__gt=0).select_for_update(of=("self",)).first()
+        if task is not None and (assignment := _lease(task, rater)):
             return assignment
     return None
 
 
 def _gold_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:
     """Gold that this rater has not met."""
-    met = Assignment.objects.filter(task=OuterRef("pk"), rater=rater).exclude(state=Assignment.State.LAPSED)
-    gold = Task.objects.filter(~Exists(met), project=project, gold__isnull=False, is_open=True)
-    return gold.filter(kind__in=kinds)
+    gold = Task.objects.filter(project=project, gold__isnull=False, is_open=True, kind__in=kinds)
+    return _untouched(gold, rater)
 
 
 def _lease(task: Task, rater: User) -> Assignment | None:
@@ -140,18 +144,20 @@ def _lease(task: Task, rater: User) -> Assignment | None:
         Task.objects.filter(pk=task.pk).update(is_open=False)
         return None
     until = timezone.now() + LEASE
-    mine = Assignment.objects.filter(task=task, rater=rater).first()
-    if mine is None:
+    mine_id: UUID | None = task.mine  # type: ignore[attr-defined]  # annotated by _untouched
+    if mine_id is None:
         _dice.shuffle(usable)
         shown = [str(one) for one in usable]
-        mine = Assignment(project_id=task.project_id, task=task, rater=rater, shown=shown)
+        mine = Assignment(project=task.project, task=task, rater=rater, shown=shown)
+    else:
+        mine = Assignment.objects.select_related(*_LIVE).get(pk=mine_id)
     mine.state, mine.lease_until = Assignment.State.LEASED, until
     if judged_elsewhere(task, rater):
         mine.state, mine.skip_reason = Assignment.State.SKIPPED, "judged elsewhere"
         mine.save()
         return None
     Task.objects.filter(pk=task.pk).update(held=F("held") + 1)
-    mine.save()
+    mine.save(force_insert=mine_id is None, force_update=mine_id is not None)
     return mine
 
 
@@ -244,7 +250,7 @@ def undo_last(*, project: Project, rater: User) -> Assignment | None:
     return last
 
 
-@transaction.atomic
+@transaction.atomic(savepoint=False)
 def release_lapsed(project: Project) -> int:
     """Free the places whose lease ran out. Returns how many; what others hold at this moment comes later."""
     now = timezone.now()
@@ -332,8 +338,7 @@ def waiting_count(project: Project, rater: User, kinds: Sequence[str] = FOR_RATE
 
 def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:
     """In line, with a free place, and neither held, answered nor skipped by this rater."""
-    mine = Assignment.objects.filter(task=OuterRef("pk"), rater=rater).exclude(state=Assignment.State.LAPSED)
-    tasks = Task.objects.in_line().filter(~Exists(mine), project=project)
+    tasks = _untouched(Task.objects.in_line().filter(project=project), rater)
     if set(kinds) != set(Task.Kind.values):
         tasks = tasks.filter(kind__in=kinds)
     if Task.Kind.REVIEW in kinds:
@@ -341,6 +346,13 @@ def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[T
         judged = Assignment.objects.filter(task=OuterRef("disputed"), rater=rater)
         tasks = tasks.filter(~Exists(judged.filter(state=Assignment.State.DONE)))
     return tasks.filter(Q(only_for=None) | Q(only_for=rater))
+
+
+def _untouched(tasks: QuerySet[Task], rater: User) -> QuerySet[Task]:
+    """Without those that the rater holds, answered or skipped; `mine` is one of theirs that lapsed."""
+    own = FilteredRelation("assignments", condition=Q(assignments__rater=rater))
+    tasks = tasks.annotate(own=own, mine=F("own__pk"))
+    return tasks.filter(Q(mine=None) | Q(own__state=Assignment.State.LAPSED))
 
 
 def rows_of(assignment: Assignment) -> list[Preference | Rating]:

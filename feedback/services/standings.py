@@ -13,10 +13,12 @@ def standing_of(project: Project, rater: User) -> Standing:
 
 def locked_standing(project: Project, rater: User) -> Standing:
     """The row, locked until the transaction ends: one claim or answer of a rater at a time."""
-    standing = Standing.objects.select_for_update().filter(project=project, user=rater).first()
+    mine = Standing.objects.select_for_update().filter(project=project, user=rater)
+    standing = mine.first()
     if standing is None:
         standing_of(project, rater)
-        standing = Standing.objects.select_for_update().get(project=project, user=rater)
+        standing = mine.get()
+    standing.project, standing.user = project, rater
     return standing
 
 

@@ -22,7 +22,10 @@ SETTINGS = (
 
 def workbench_of(project: Project) -> Workbench:
     """The project's workbench, made with its defaults when it is first asked for."""
-    return Workbench.objects.get_or_create(project=project)[0]
+    try:
+        return project.workbench
+    except Workbench.DoesNotExist:
+        return Workbench.objects.get_or_create(project=project)[0]
 
 
 @transaction.atomic
