@@ -40,7 +40,7 @@ LOOK_AGAIN_SECONDS = 1.0
 
 class MadeElsewhere(Conflict):
     code = "made_elsewhere"
-    message = "Another server process is making this answer. Reload, and try again."
+    message = "No answer is being made here: another server process has it, or it broke off. Ask again."
 
 
 class MethodNotAllowed(Problem):

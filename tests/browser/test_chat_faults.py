@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import transaction
 from playwright.sync_api import BrowserContext, Page, expect
 
 from inference.models import Completion, Prompt
@@ -21,6 +22,17 @@ from tests.inference.conftest import stubs, stubs_of_session  # noqa: F401 - fix
 from tests.processes import Process, web_process
 
 WAIT_MS = 20_000
+ANSWER = "Use **boiling** water.\n\n1. Wait.\n2. Cool it.\n\n```python\nwait(minutes=8)\n```\n\n" * 3
+FRAMES = """(count) => new Promise((resolve) => {
+    const frames = [];
+    let last = performance.now();
+    requestAnimationFrame(function frame() {
+        const now = performance.now();
+        frames.push(now - last);
+        last = now;
+        if (frames.length < count) requestAnimationFrame(frame); else resolve(frames);
+    });
+})"""
 WORDS = """(least) => {
     const words = document.querySelector("[data-text]")?.innerText.split(/\\s+/).filter(Boolean) ?? [];
     return words.length >= least && words;
@@ -106,6 +118,50 @@ def test_an_answer_goes_on_after_the_server_was_away(
     expect(page.locator("[data-state]")).to_contain_text("The connection broke", timeout=WAIT_MS)
     wire.is_away = False
     written(page, len(before) + 10)
+    stop(page)
+
+
+def test_an_answer_whose_server_died_can_be_given_up(
+    page: Page, people: Cast, sign_in: Any, stub_web_of_session: Process, console: Any
+) -> None:
+    for expected in ("ERR_", "409"):
+        console.allow(expected)
+    ask_slowly(page, people, sign_in)
+    written(page, 5)
+    stub_web_of_session.kill()
+    stub_web_of_session.start()
+    with page.expect_response("**/stream*", timeout=WAIT_MS):
+        pass
+    stop(page)
+    page.get_by_label("Your message").fill("Please: say")
+    page.get_by_label("Your message").press("Enter")
+    expect(page.locator(".answer .text.prose")).to_contain_text("word3", timeout=WAIT_MS)
+
+
+def test_a_long_conversation_streams_as_a_short_one(page: Page, people: Cast, sign_in: Any) -> None:
+    sign_in(people.bob)
+    conversation, [answer] = talk(people, "Question 0?", ANSWER)
+    common = {"project": people.project}
+    asked = [
+        Prompt(messages=[{"role": "user", "content": f"Question {n}?"}], conversation=conversation, **common)
+        for n in range(199)
+    ]
+    answers = [Completion(prompt=one, text=ANSWER, state="finished", **common) for one in asked]
+    for prompt, parent in zip(asked, [answer, *answers], strict=False):
+        prompt.parent_id, prompt.split = parent.pk, "train"
+    with transaction.atomic():  # each refers to the other kind: the keys are checked at the end
+        Prompt.objects.bulk_create(asked)
+        Completion.objects.bulk_create(answers)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    expect(page.locator(".turn")).to_have_count(200)
+    page.get_by_label("Your message").fill("Please: slow")
+    page.keyboard.press("Enter")
+    written(page, 3)
+    assert page.evaluate("document.querySelector('.turn').checkVisibility()")
+    is_drawn = "document.querySelector('.turn .answer').checkVisibility({ contentVisibilityAuto: true })"
+    assert not page.evaluate(is_drawn), "a turn far above is not laid out"
+    frames = sorted(page.evaluate(FRAMES, 60))
+    assert frames[len(frames) // 2] < 50, frames  # all of them: bench/chat.py, on a machine that does no more
     stop(page)
 
 

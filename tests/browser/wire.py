@@ -16,6 +16,7 @@ class Wire:
         self.port = port
         self.is_away = False
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         self._server = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0))
@@ -27,17 +28,23 @@ class Wire:
 
     def close(self) -> None:
         self._server.close()
-        self.cut()
+        self._call(self._cut(wait=True))
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _cut(self) -> None:
+    async def _cut(self, *, wait: bool = False) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
+        if wait and self._serving:
+            await asyncio.wait(self._serving, timeout=5)
 
     def _call(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         if self.is_away:
             with suppress(OSError):
                 await reader.read(65536)
@@ -45,7 +52,11 @@ class Wire:
                 await writer.drain()
             writer.close()
             return
-        there, back = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:  # the server is dead
+            writer.transport.abort()
+            return
         self._writers |= {writer, back}
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
         self._writers -= {writer, back}

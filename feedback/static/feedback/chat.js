@@ -94,9 +94,9 @@ function stopAll() {
   return all.length > 0;
 }
 // Refused: no process that we reach is making it any more. Nobody waits for it from now on.
-turns.addEventListener("htmx:responseError", (event) => {
-  const answer = event.detail.elt.closest("[data-stream]");
-  if (!answer || event.detail.xhr.status === 401) return;
+turns.addEventListener("htmx:afterRequest", (event) => {
+  const { elt: answer, xhr, pathInfo } = event.detail;
+  if (!answer.dataset.stop || pathInfo?.requestPath !== answer.dataset.stop || ![404, 409].includes(xhr.status)) return;
   streams.get(answer.id)?.close();
   delete answer.dataset.stream;
   answer.querySelector("[data-text]").classList.remove("caret");
