@@ -82,7 +82,7 @@ PAGE_MIDDLEWARE = [
     "projects.middleware.SignedOutMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "projects.csp.PolicyMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "projects.middleware.StaticFilesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -152,7 +152,7 @@ else:
 # Django's own ATOMIC_REQUESTS stays off: services say what belongs together.
 
 # --- The engine --------------------------------------------------------------------------------------
-ENGINE_URLS = env.list("ENGINE_URLS", default=["http://127.0.0.1:8001"])
+ENGINE_URLS = [url.rstrip("/") for url in env.list("ENGINE_URLS", default=["http://127.0.0.1:8001"])]
 ENGINE_API_KEY = _secret("ENGINE_API_KEY", ROOT / "var/secrets/engine_api_key", "")
 # The name under which every engine serves the base model (vLLM: --served-model-name).
 ENGINE_SERVED_NAME = env.str("ENGINE_SERVED_NAME", default=MODEL_DIR.name)

@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
+from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
 from projects.error_pages import error_page
 from projects.errors import (
@@ -116,6 +117,25 @@ class SignedOutMiddleware(_Middleware):
         if is_part and response.status_code == 302 and response["Location"].startswith(reverse("login")):
             return error_page(request, SessionEnded())
         return response
+
+
+class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it has no types
+    """WhiteNoise, which knows no ASGI: without this it held a thread for as long as a view took."""
+
+    async_capable = True
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async and not request.path_info.startswith(self.static_prefix):
+            passed: Awaitable[HttpResponseBase] = self.get_response(request)
+            return passed
+        found: Callable[[HttpRequest], HttpResponseBase] = super().__call__
+        return sync_to_async(found, thread_sensitive=False)(request) if self.is_async else found(request)
 
 
 class PagesMiddleware:
