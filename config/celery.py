@@ -47,8 +47,8 @@ app.conf.beat_schedule = {
     # Close answers whose process died.
     "reap-completions": {
         "task": "inference.tasks.reap_completions",
-        "schedule": 30.0,
-        "options": {"expires": 60},
+        "schedule": 10.0,
+        "options": {"expires": 30},
     },
     # Record early votes of battles that a web process which died has left.
     "settle-battles": {

@@ -4,6 +4,7 @@ No Django and no torch here. Synchronous calls are for workers and commands; `op
 Every failure is an EngineError that says whether another try elsewhere makes sense:
 
     EngineUnavailable   nothing was made: it refuses connections, is starting, or answers 5xx
+    EngineSilent        of these: it takes connections and says nothing
     EngineBusy          it has no room just now (429)
     ModelMissing        it does not hold the version that was asked for (404)
     EngineRefused       the request itself is wrong (other 4xx); trying elsewhere is useless
@@ -27,7 +28,7 @@ import httpx
 CONNECT_SECONDS = (
     5.0  # a refused connection fails at once; this is for a host that is gone, on a busy machine
 )
-MAX_EVENT_CHARS = 1_000_000  # a line longer than this is no event of ours
+MAX_EVENT_BYTES = 1_000_000  # a line longer than this is no event of ours
 
 
 class EngineError(Exception):
@@ -41,6 +42,10 @@ class EngineError(Exception):
 
 
 class EngineUnavailable(EngineError):
+    pass
+
+
+class EngineSilent(EngineUnavailable):
     pass
 
 
@@ -72,6 +77,7 @@ class ModelCard:
     dtype: str | None = None
     in_flight: int | None = None  # answers that run or wait under this name
     is_base: bool = False
+    is_pinned: bool | None = None  # never unloaded to make room for another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,7 @@ class EngineClient:
             timeout=httpx.Timeout(10.0, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2.0),
             trust_env=False,  # engines are never behind the proxy of a desktop
+            verify=certificates_for(url),
         )
 
     def is_healthy(self, *, timeout: float = 5.0) -> bool:
@@ -135,9 +142,14 @@ class EngineClient:
         except (KeyError, TypeError, AttributeError) as error:
             raise EngineBroken(f"{self.url} answers /v1/models with something else") from error
 
-    def load(self, name: str, path: str, *, timeout: float = 120.0) -> None:
-        """Make the adapter at `path` answer under `name`. Returns when it does."""
-        body = {"lora_name": name, "lora_path": path}
+    def load(self, name: str, path: str, *, pinned: bool | None = None, timeout: float = 120.0) -> None:
+        """Make the adapter at `path` answer under `name`. Returns when it does.
+
+        `pinned` says whether our engine may unload it to make room for others; None leaves that as it is.
+        """
+        body: dict[str, Any] = {"lora_name": name, "lora_path": path}
+        if pinned is not None:
+            body["pinned"] = pinned
         response = self._send("POST", "/v1/load_lora_adapter", body, timeout=timeout)
         if response.status_code == 500:  # vLLM, of files that its worker cannot read; it serves on
             raise EngineRefused(error_of(response).message)
@@ -148,13 +160,22 @@ class EngineClient:
         self._call("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout=timeout)
 
     def complete(
-        self, *, model: str, messages: list[dict[str, Any]], sampling: dict[str, Any], timeout: float = 600.0
+        self,
+        *,
+        model: str,
+        messages: list[dict[str, Any]],
+        sampling: dict[str, Any],
+        timeout: float = 600.0,
+        silence: float = 60.0,
     ) -> Answer:
-        """One whole answer. It is streamed all the same, so that its times are known and silence is seen."""
+        """One whole answer. It is streamed all the same, so that its times are known and silence is seen.
+
+        `timeout` is for all of it, `silence` for the longest wait for anything, in seconds.
+        """
         began = time.monotonic()
         text, finish, tokens, usage, times = "", None, None, None, list[float]()
         body = chat_body(model=model, messages=messages, sampling=sampling, n=1)
-        limits = httpx.Timeout(timeout, connect=CONNECT_SECONDS)
+        limits = httpx.Timeout(min(timeout, silence), connect=CONNECT_SECONDS)
         try:
             with self._http.stream("POST", "/v1/chat/completions", json=body, timeout=limits) as response:
                 if response.status_code != 200:
@@ -205,6 +226,11 @@ class EngineClient:
             raise _transport_error(self.url, error, is_begun=False) from error
 
 
+def certificates_for(*urls: str) -> bool:
+    """Whether certificates are to be read at all: it takes 0.1 s, and most engines speak in the clear."""
+    return any(url.startswith("https:") for url in urls)
+
+
 class EngineStream:
     """An accepted request. Iterate it for Pieces and one Usage; leaving its context cancels the rest."""
 
@@ -215,7 +241,7 @@ class EngineStream:
     async def __aiter__(self) -> AsyncIterator[Piece | Usage]:
         is_done = False
         try:
-            async for line in self._response.aiter_lines():
+            async for line in _lines(self._response.aiter_bytes()):
                 event = _parse_line(line)
                 if event is _DONE:
                     is_done = True
@@ -246,7 +272,7 @@ async def open_stream(
     except httpx.HTTPError as error:
         raise _transport_error(url, error, is_begun=False) from error
     except TimeoutError as error:
-        raise EngineUnavailable(f"the engine at {url} did not answer in time") from error
+        raise EngineSilent(f"the engine at {url} did not answer in time") from error
     try:
         if response.status_code != 200:
             try:
@@ -305,8 +331,9 @@ def error_of(response: httpx.Response) -> EngineError:
 def _transport_error(url: str, error: httpx.HTTPError, *, is_begun: bool) -> EngineError:
     if is_begun:
         return EngineBroken("the engine went away in the middle of the answer")
-    what = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-    return EngineUnavailable(f"the engine at {url} {what}")
+    if isinstance(error, httpx.TimeoutException):
+        return EngineSilent(f"the engine at {url} did not answer in time")
+    return EngineUnavailable(f"the engine at {url} cannot be reached")
 
 
 def _card(entry: dict[str, Any]) -> ModelCard:
@@ -320,6 +347,7 @@ def _card(entry: dict[str, Any]) -> ModelCard:
         dtype=ours.get("dtype"),
         in_flight=ours.get("running", 0) + ours.get("waiting", 0) if ours else None,
         is_base=not entry.get("parent"),
+        is_pinned=ours.get("pinned"),
     )
 
 
@@ -330,6 +358,18 @@ def storable(text: str) -> str:
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _DONE = object()
+
+
+async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """The lines of a stream of bytes. Raises EngineBroken for one that is longer than any event of ours."""
+    left = b""
+    async for part in parts:
+        *whole, left = (left + part).split(b"\n") if left else part.split(b"\n")
+        if len(left) > MAX_EVENT_BYTES:
+            raise EngineBroken("the engine sent something that is no answer")
+        for line in whole:
+            if line:
+                yield line.decode(errors="replace")
 
 
 def _events(lines: Iterator[str]) -> Iterator[Piece | Usage]:
@@ -351,7 +391,7 @@ def _parse_line(line: str) -> list[Piece | Usage] | object | None:
     if data == "[DONE]":
         return _DONE
     try:
-        if len(data) > MAX_EVENT_CHARS:
+        if len(data) > MAX_EVENT_BYTES:
             raise ValueError("too long")
         body = json.loads(data)
         if "error" in body:

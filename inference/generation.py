@@ -25,27 +25,30 @@ from inference.client import (
     EngineBroken,
     EngineError,
     EngineRefused,
+    EngineSilent,
     EngineStream,
-    EngineUnavailable,
     ModelMissing,
     Usage,
     chat_body,
     open_stream,
 )
 from inference.models import Completion, Conversation, Prompt, Version
+from inference.services.breakers import PULSE_SECONDS, Breaker
 from inference.services.completions import finish_completion, gap_numbers, problem_of, start_completion
-from inference.services.engines import EngineChoice, answering, client_of, in_order, worst_of
+from inference.services.engines import EngineChoice, answering, in_order, none_of, worst_of
 from inference.services.prompts import record_prompt
 from projects.errors import Problem, Unavailable
 from projects.ids import uuid7
 from projects.models import ApiKey, Project
-from projects.offload import in_database
+from projects.offload import lightly_committed, write_to_database
 
 logger = logging.getLogger(__name__)
 
 # Who asked but never began to read: its connection broke just then.
 UNREAD_SECONDS = 10.0
 FINISH_TRIES = 4
+# With another engine to ask, nobody waits longer than this for one to accept.
+ACCEPT_SECONDS = 5.0
 CANCELLED = "cancelled"  # the finish reason of an answer that was stopped
 
 
@@ -130,6 +133,7 @@ class Generation:
         self._changed = asyncio.Event()
         self._readers = 0
         self._farewell: asyncio.TimerHandle | None = None
+        self._clock: asyncio.Timeout | None = None  # of what the engine says next
         self._relaying = asyncio.create_task(self._relay_from_engines())
         self.task = asyncio.create_task(self._run(), name=f"generation {self.choices[0].id}")
 
@@ -137,6 +141,10 @@ class Generation:
     def is_done(self) -> bool:
         """The rows are closed and committed."""
         return self.state != Completion.State.RUNNING
+
+    @property
+    def has_rows(self) -> bool:
+        return bool(self._rows)
 
     def stop(self) -> None:
         """Cancel it at the engine. What is there stays, as a stopped answer."""
@@ -229,10 +237,11 @@ class Generation:
         """Ask the engines in order until one gives a first token; from then on that one alone counts."""
         first_token = self.began + settings.FIRST_TOKEN_SECONDS
         errors: list[EngineError] = []
-        for url in in_order(self.ask.engines):
+        urls = in_order(self.ask.engines)
+        for url in urls:
             try:
-                with answering(url):
-                    await self._relay_from(url, first_token)
+                with answering(url) as breaker:
+                    await self._relay_from(breaker, first_token, is_last=url == urls[-1])
                 return
             except EngineError as error:
                 is_refusal = isinstance(error, EngineRefused) and not isinstance(error, ModelMissing)
@@ -240,27 +249,45 @@ class Generation:
                 if is_refusal or is_late or any(choice.text for choice in self.choices):
                     raise
                 errors.append(error)
-        raise worst_of(errors) if errors else EngineUnavailable("ENGINE_URLS names no engine")
+        raise worst_of(errors) if errors else none_of(self.ask.engines)
 
-    async def _relay_from(self, url: str, first_token: float) -> None:
-        ask = self.ask
+    async def _relay_from(self, breaker: Breaker, first_token: float, *, is_last: bool) -> None:
+        ask, engine = self.ask, breaker.client
         body = chat_body(model=ask.engine_name, messages=ask.messages, sampling=ask.sampling, n=ask.n)
-        headers = client_of(url).headers
         left = max(0.001, first_token - time.monotonic())
-        async with open_stream(self._http, url, headers=headers, body=body, timeout=left) as stream:
+        if not is_last:
+            left = min(left, ACCEPT_SECONDS)
+        async with open_stream(
+            self._http, engine.url, headers=engine.headers, body=body, timeout=left
+        ) as stream:
             if not self._rows:
                 await self._begin_rows()
             if not self.admitted.done():
                 self.admitted.set_result(None)
+            watch = asyncio.create_task(self._watch(breaker))
             try:
-                await self._take_all(stream, first_token)
+                await self._take_all(stream, first_token, breaker)
             except TimeoutError as error:
-                raise EngineBroken("the engine fell silent") from error
+                if not breaker.is_shut_out or any(choice.text for choice in self.choices):
+                    raise EngineBroken("the engine fell silent") from error
+                raise EngineSilent("the engine fell silent before its first token") from error
+            finally:
+                watch.cancel()
+
+    async def _watch(self, breaker: Breaker) -> None:
+        """Before the first token: find out that the engine is frozen, long before the deadline says so."""
+        while not any(choice.text for choice in self.choices):
+            await asyncio.sleep(PULSE_SECONDS)
+            if not await breaker.is_alive(self._http):
+                breaker.failed(EngineSilent("it does not answer /health"))
+                if self._clock is not None and not any(choice.text for choice in self.choices):
+                    self._clock.reschedule(asyncio.get_running_loop().time())
+                return
 
     async def _begin_rows(self) -> None:
         """Write the rows. Whoever cancels meanwhile waits until they are there, so that they get an end."""
         writing = asyncio.ensure_future(
-            in_database(_write_rows, self.ask, [choice.id for choice in self.choices])
+            write_to_database(_write_rows, self.ask, [choice.id for choice in self.choices])
         )
         try:
             self._rows = await asyncio.shield(writing)
@@ -268,14 +295,16 @@ class Generation:
             self._rows = await writing
             raise
 
-    async def _take_all(self, stream: EngineStream, first_token: float) -> None:
+    async def _take_all(self, stream: EngineStream, first_token: float, breaker: Breaker) -> None:
         """Take the engine's pieces within the deadlines: first token, gap, total."""
         loop = asyncio.get_running_loop()
         drift = loop.time() - time.monotonic()  # both are monotonic, and need not begin alike
         hard = self.began + settings.ANSWER_SECONDS
         async with asyncio.timeout_at(first_token + drift) as clock:
+            self._clock = clock
             async for event in stream:
                 now = time.monotonic()
+                breaker.heard = now
                 if isinstance(event, Usage):
                     self.usage = event
                     continue
@@ -285,6 +314,8 @@ class Generation:
                 if event.tokens is not None:
                     choice.tokens = event.tokens
                 if event.text:
+                    if choice.first is None:
+                        breaker.succeeded()
                     choice.take(event.text, now)
                     clock.reschedule(min(now + settings.TOKEN_GAP_SECONDS, hard) + drift)
                     self._notify()
@@ -297,7 +328,7 @@ class Generation:
         """Commit the end. Tried again for a while: a database that restarts should not cost an answer."""
         for attempt in range(FINISH_TRIES):
             try:
-                await in_database(self._write_end, state)
+                await write_to_database(self._write_end, state)
             except (DatabaseError, Problem) as error:
                 logger.warning("the end of an answer could not be written yet: %s", error)
                 if attempt + 1 == FINISH_TRIES:
@@ -357,7 +388,7 @@ class Generation:
 
 def _write_rows(ask: Ask, ids: list[uuid.UUID]) -> list[Completion]:
     """The prompt, when it is new, and a running completion a choice, all or none."""
-    with transaction.atomic():
+    with lightly_committed():
         prompt = ask.prompt
         if prompt is None:
             prompt, _ = record_prompt(

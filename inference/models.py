@@ -134,6 +134,7 @@ class Completion(models.Model):
     version_label = models.CharField(
         max_length=100, blank=True, help_text="slug@vN, or what made it elsewhere."
     )
+    digest = models.CharField(max_length=80, blank=True, help_text="Of the version's weights.")
     index = models.PositiveSmallIntegerField(default=0, help_text="Which of the n choices of its request.")
     text = models.TextField(blank=True)
     state = models.CharField(max_length=8, choices=State.choices, default=State.RUNNING)
@@ -151,6 +152,8 @@ class Completion(models.Model):
     gap_p99_ms = models.FloatField(null=True, blank=True)
     total_ms = models.FloatField(null=True, blank=True)
     created = models.DateTimeField(default=timezone.now, editable=False)
+    # While it runs: the last sign of the process that makes it, which then writes down the text so far too.
+    touched = models.DateTimeField(default=timezone.now, editable=False)
     finished = models.DateTimeField(null=True, blank=True)
 
     objects = CompletionQuerySet.as_manager()
@@ -160,7 +163,7 @@ class Completion(models.Model):
         indexes = [
             models.Index(fields=["prompt", "version"], name="completion_of_prompt"),
             models.Index(fields=["project", "-created"], name="completion_by_time"),
-            models.Index(fields=["created"], condition=Q(state="running"), name="completion_running"),
+            models.Index(fields=["touched"], condition=Q(state="running"), name="completion_running"),
         ]
 
     def __str__(self) -> str:

@@ -114,10 +114,15 @@ async def _follow(
 
 
 async def _from_row(completion: Completion, seen: int, request_id: str) -> AsyncGenerator[bytes, None]:
-    """For an answer that this process does not make: its row, as soon as it has ended."""
+    """For an answer that this process does not make: its row, in which the text grows every few seconds."""
     yield HERE
     deadline = time.monotonic() + settings.ANSWER_SECONDS
-    while completion.state == Completion.State.RUNNING:
+    while True:
+        if completion.text[seen:]:
+            yield _event("delta", {"text": completion.text[seen:]}, id_=len(completion.text))
+            seen = len(completion.text)
+        if completion.state != Completion.State.RUNNING:
+            break
         if time.monotonic() > deadline:
             problem = Unavailable("This answer was lost. Ask again.", code="answer_lost")
             yield _event("error", error_body(problem, request_id))
@@ -125,8 +130,6 @@ async def _from_row(completion: Completion, seen: int, request_id: str) -> Async
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
         yield b": waiting\n\n"
         completion = await in_database(Completion.objects.get, pk=completion.pk)
-    if completion.text[seen:]:
-        yield _event("delta", {"text": completion.text[seen:]}, id_=len(completion.text))
     yield _ending(completion, request_id)
 
 

@@ -6,21 +6,30 @@ Each request is a Generation. The two differ in how long it goes on without a re
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import httpx
 from django.conf import settings
+from django.db import Error as DatabaseError
 
+from inference.client import certificates_for
 from inference.generation import Ask, Generation
 from inference.models import Prompt
+from inference.services.completions import TOUCH_SECONDS, touch_completions
 from inference.services.engines import engines_for
 from inference.services.versions import resolve_version
-from projects.errors import TooMany
+from projects.errors import Problem, TooMany
 from projects.models import Project
-from projects.offload import in_database
+from projects.offload import in_database, write_to_database
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+TOUCHED_AT_ONCE = 50  # so that the database's threads are not taken for long
 
 
 class Hub:
@@ -35,8 +44,10 @@ class Hub:
                 keepalive_expiry=2.0,
             ),
             trust_env=False,
+            verify=certificates_for(*settings.ENGINE_URLS),
         )
         self._by_completion: dict[uuid.UUID, Generation] = {}
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self, ask: Ask, *, began: float | None = None) -> Generation:
         """Admit a request: returns when an engine has accepted it and its rows are written.
@@ -53,6 +64,8 @@ class Hub:
         generation = Generation(ask, http=self.http, began=began, on_end=self.forget)
         for choice in generation.choices:
             self._by_completion[choice.id] = generation
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep())
         try:
             await asyncio.shield(generation.admitted)
         except asyncio.CancelledError:
@@ -69,14 +82,32 @@ class Hub:
         for choice in generation.choices:
             self._by_completion.pop(choice.id, None)
 
+    async def _keep(self) -> None:
+        """While there are answers: now and then write down what they say so far, many in one transaction."""
+        while self._by_completion:
+            await asyncio.sleep(TOUCH_SECONDS)
+            running = [one for one in set(self._by_completion.values()) if one.has_rows]
+            texts = [(choice.id, choice.text) for one in running for choice in one.choices]
+            for batch in batched(texts, TOUCHED_AT_ONCE):
+                try:
+                    await write_to_database(touch_completions, dict(batch))
+                except (DatabaseError, Problem) as error:
+                    logger.warning("answers in the making could not be noted: %s", error)
+
     async def stop_all(self) -> None:
         """Stop every answer, and return when their rows are closed."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         generations = set(self._by_completion.values())
         for generation in generations:
             generation.stop()
         if generations:
             await asyncio.wait([generation.task for generation in generations])
         await self.http.aclose()
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[begin : begin + size] for begin in range(0, len(items), size))
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()

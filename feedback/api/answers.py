@@ -31,9 +31,9 @@ class CompletionSerializer(serializers.ModelSerializer[Completion]):
     class Meta:
         model = Completion
         fields = [
-            "id", "prompt_id", "version", "index", "text", "state", "finish_reason", "error", "sampling",
-            "subject", "quarantined", "tokens_in", "tokens_out", "ttft_ms", "gap_mean_ms", "gap_p99_ms",
-            "total_ms", "created", "finished",
+            "id", "prompt_id", "version", "digest", "index", "text", "state", "finish_reason", "error",
+            "sampling", "subject", "quarantined", "tokens_in", "tokens_out", "ttft_ms", "gap_mean_ms",
+            "gap_p99_ms", "total_ms", "created", "finished",
         ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from typing import Any
@@ -27,14 +27,17 @@ from inference.services.engines import (
     client_of,
     engines_for,
     in_order,
+    none_of,
     worst_of,
 )
 from projects.errors import Invalid, Problem, TooMany, Unavailable
 from projects.models import ApiKey, Project
+from projects.offload import lightly_committed
 
 MAX_TEXT = 200_000  # characters
-# Beyond ANSWER_SECONDS, what the process that made an answer may take to write its end.
-REAP_SLACK_SECONDS = 60
+# How often the process that makes an answer says that it lives, and when it is taken for dead.
+TOUCH_SECONDS = 5.0
+REAP_SECONDS = 30.0
 FINISH_REASONS = ("stop", "length")
 
 
@@ -55,6 +58,7 @@ def start_completion(
         prompt=prompt,
         version=version,
         version_label=f"{project.slug}@v{version.number}",
+        digest=version.digest,
         index=index,
         sampling=sampling,
         subject=subject,
@@ -195,10 +199,22 @@ def sample_completions(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
+def touch_completions(texts: Mapping[uuid.UUID, str]) -> None:
+    """A sign of life of the process that makes these answers, with what each says so far.
+
+    So an answer whose process is killed is closed soon, with the text up to some seconds before.
+    """
+    now = timezone.now()
+    with lightly_committed():
+        for id_, text in texts.items():
+            running = Completion.objects.filter(pk=id_, state=Completion.State.RUNNING)
+            running.update(text=text, touched=now)
+
+
 def reap_completions() -> int:
-    """Fail what still runs long after any answer is given up: its process died. Returns how many."""
-    limit = timezone.now() - timedelta(seconds=settings.ANSWER_SECONDS + REAP_SLACK_SECONDS)
-    return Completion.objects.filter(state=Completion.State.RUNNING, created__lt=limit).update(
+    """Fail what runs on without a process that makes it, and keep its text. Returns how many."""
+    limit = timezone.now() - timedelta(seconds=REAP_SECONDS)
+    return Completion.objects.filter(state=Completion.State.RUNNING, touched__lt=limit).update(
         state=Completion.State.FAILED,
         error="The process that made this answer died.",
         finished=timezone.now(),
@@ -237,15 +253,21 @@ def _complete(
     errors: list[EngineError] = []
     for url in in_order(engines):
         try:
-            with answering(url):
-                return client_of(url).complete(
-                    model=engine_name, messages=messages, sampling=sampling, timeout=settings.ANSWER_SECONDS
+            with answering(url) as breaker:
+                answer = client_of(url).complete(
+                    model=engine_name,
+                    messages=messages,
+                    sampling=sampling,
+                    timeout=settings.ANSWER_SECONDS,
+                    silence=max(settings.FIRST_TOKEN_SECONDS, settings.TOKEN_GAP_SECONDS),
                 )
+                breaker.succeeded()
+                return answer
         except EngineError as error:
             if isinstance(error, EngineRefused) and not isinstance(error, ModelMissing):
                 raise
             errors.append(error)
-    raise worst_of(errors) if errors else EngineUnavailable("ENGINE_URLS names no engine")
+    raise worst_of(errors) if errors else none_of(engines)
 
 
 def _record_answer(
@@ -256,6 +278,7 @@ def _record_answer(
         prompt=prompt,
         version=version,
         version_label=f"{project.slug}@v{version.number}",
+        digest=version.digest,
         text=answer.text,
         state=Completion.State.FINISHED,
         finish_reason=answer.finish_reason,

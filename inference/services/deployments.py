@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import IntegrityError, transaction
 
 from inference.models import Deployment, Version
-from inference.services.reconciler import PromotionRefused, is_held, load_on_all, probe
-from inference.services.versions import current, mark_candidate, release_candidate
+from inference.services.reconciler import PromotionRefused, brought_up, is_held
+from inference.services.versions import current
 from projects.errors import Conflict, Invalid
 from projects.models import Project
 from projects.services import Actor, record_audit
@@ -50,12 +51,8 @@ def promote(
         raise Invalid(f"share must be above 0 and at most 1, got {share}.", param="share")
     deployment = current(project)
     _check_promotable(project, version, deployment, share)
-    is_new_wish = mark_candidate(version)
-    made = None
-    try:
-        load_ms = load_on_all(version)
-        probe(version)
-        made = _insert(
+    with brought_up(version) as load_ms:
+        return _insert(
             project,
             after=deployment,
             kind=Deployment.Kind.PROMOTE if share == 1 else Deployment.Kind.CANARY,
@@ -67,11 +64,6 @@ def promote(
             reason=reason,
             detail={**(detail or {}), "load_ms": round(load_ms, 1)},
         )
-    finally:
-        # Now it is held because it serves; or it was refused, and is held only for whom it was before.
-        if made is not None or is_new_wish:
-            release_candidate(version)
-    return made
 
 
 def rollback(*, project: Project, actor: Actor, reason: str) -> Deployment:
@@ -88,22 +80,20 @@ def rollback(*, project: Project, actor: Actor, reason: str) -> Deployment:
         target, previous = deployment.previous, deployment.champion
     else:
         raise NoWayBack(f"{project.slug} has served nothing before {deployment.champion.label}.")
-    load_ms = 0.0
-    if target.kind != Version.Kind.BASE and not is_held(target):
-        load_ms = load_on_all(target)
-        probe(target)
-    return _insert(
-        project,
-        after=deployment,
-        kind=Deployment.Kind.ROLLBACK,
-        champion=target,
-        canary=None,
-        canary_share=0.0,
-        previous=previous,
-        actor=actor,
-        reason=reason,
-        detail={"load_ms": round(load_ms, 1), "from": (deployment.canary or deployment.champion).label},
-    )
+    is_there = target.kind == Version.Kind.BASE or is_held(target)
+    with nullcontext(0.0) if is_there else brought_up(target) as load_ms:
+        return _insert(
+            project,
+            after=deployment,
+            kind=Deployment.Kind.ROLLBACK,
+            champion=target,
+            canary=None,
+            canary_share=0.0,
+            previous=previous,
+            actor=actor,
+            reason=reason,
+            detail={"load_ms": round(load_ms, 1), "from": (deployment.canary or deployment.champion).label},
+        )
 
 
 def _check_promotable(project: Project, version: Version, deployment: Deployment, share: float) -> None:

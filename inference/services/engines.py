@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,15 +11,21 @@ from functools import lru_cache
 
 from django.conf import settings
 
-from inference.client import EngineClient, EngineError, EngineUnavailable
+from inference.client import (
+    EngineBroken,
+    EngineBusy,
+    EngineClient,
+    EngineError,
+    EngineRefused,
+    EngineSilent,
+    EngineUnavailable,
+    ModelMissing,
+)
 from inference.models import Replica
-
-# An engine that refused a connection is asked last for this long.
-AVOID_SECONDS = 2.0
+from inference.services.breakers import Breaker
 
 _lock = threading.Lock()
 _in_flight: Counter[str] = Counter()
-_avoid_until: dict[str, float] = {}
 
 
 def engine_clients() -> list[EngineClient]:
@@ -60,38 +65,61 @@ def engines_for(engine_name: str) -> list[EngineChoice]:
 def in_order(choices: list[EngineChoice]) -> list[str]:
     """The URLs, the best to ask now first: healthy, holding the version, and with the fewest answers.
 
-    Uses no database: call it right before asking, so that requests of one moment are spread.
+    Uses no database: call it right before asking, so that requests of one moment are spread. An engine that
+    fell silent is left out until it answers again.
     """
-    now = time.monotonic()
 
     def order(choice: EngineChoice) -> tuple[bool, bool, int]:
-        is_doubtful = choice.is_unhealthy or now < _avoid_until.get(choice.url, 0)
+        # What was seen here is newer than what the reconciler wrote down.
+        is_doubtful = breaker_of(choice.url).is_doubtful or choice.is_unhealthy
         return is_doubtful, choice.lacks_it, _in_flight[choice.url]
 
-    return [choice.url for choice in sorted(choices, key=order)]
+    askable = [choice for choice in choices if not breaker_of(choice.url).is_shut_out]
+    return [choice.url for choice in sorted(askable, key=order)]
 
 
 @contextmanager
-def answering(url: str) -> Iterator[None]:
-    """Counts an answer in the making, and remembers an engine that could not be reached."""
+def answering(url: str) -> Iterator[Breaker]:
+    """Counts an answer in the making, and notes on its breaker an engine that failed.
+
+    Call the breaker's `succeeded` when the engine has given something.
+    """
+    breaker = breaker_of(url)
+    is_trial = breaker.on_trial > 0
     with _lock:
         _in_flight[url] += 1
+        breaker.trying += is_trial
     try:
-        yield
-    except EngineUnavailable:
-        _avoid_until[url] = time.monotonic() + AVOID_SECONDS
+        yield breaker
+    except EngineUnavailable as error:
+        breaker.failed(error)
         raise
     finally:
         with _lock:
             _in_flight[url] -= 1
+            breaker.trying -= is_trial
+
+
+def none_of(choices: list[EngineChoice]) -> EngineUnavailable:
+    """When there was nobody to ask."""
+    if not choices:
+        return EngineUnavailable("ENGINE_URLS names no engine")
+    return EngineSilent("no engine answers")
 
 
 def worst_of(errors: list[EngineError]) -> EngineError:
     """Of what all engines said, what the caller should hear: a refusal, else busy, else unavailable."""
-    return min(errors, key=lambda error: _RANK.get(type(error).__name__, 9))
+    return min(errors, key=_rank)
 
 
-_RANK = {"EngineRefused": 0, "EngineBroken": 1, "EngineBusy": 2, "EngineUnavailable": 3, "ModelMissing": 4}
+def _rank(error: EngineError) -> int:
+    kinds = (ModelMissing, EngineUnavailable, EngineBusy, EngineBroken, EngineRefused)
+    return -next(rank for rank, kind in enumerate((*kinds, EngineError)) if isinstance(error, kind))
+
+
+@lru_cache(maxsize=64)
+def breaker_of(url: str) -> Breaker:
+    return Breaker(client_of(url))
 
 
 @lru_cache(maxsize=64)

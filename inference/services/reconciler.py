@@ -11,9 +11,10 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -34,6 +35,7 @@ LEASE_SECONDS = 30.0
 LEASE_WAIT_SECONDS = 60.0  # a promotion waits this long for a reconciler that is loading
 LOAD_SECONDS = 300.0
 UNLOAD_SECONDS = 10.0
+LOOK_SECONDS = 3.0  # with a bell every 5 s, whatever an engine does is written down within 10 s
 MAX_MERGE_ERROR = 0.5  # of the size of the update: above it the weights are not the ones that were trained
 PROBES = ("What is the capital of France?", "Say hello.")
 PROBE_SAMPLING = {"temperature": 0.0, "max_tokens": 16}
@@ -50,18 +52,22 @@ class PromotionRefused(Conflict):
 
 
 def reconcile() -> list[Replica]:
-    """Compare each engine with what it should hold, mend it, and write down what was seen.
+    """Look at every engine, write down what was seen, and mend what is missing or too much.
 
-    Returns at once, with the rows as they are, when another reconciler or a promotion is at work.
+    All engines are looked at and mended at the same time, so that a frozen one holds up none. When another
+    reconciler or a promotion is at work this one only looks.
     """
     holder = acquire_lease(name=LEASE, seconds=LEASE_SECONDS)
-    if holder is not None:
-        try:
-            for client in engine_clients():
-                renew_lease(name=LEASE, holder=holder, seconds=LEASE_SECONDS)
-                _mend(client, holder)
+    try:
+        seen = _look_at_all()
+        wanted = desired_versions()  # after the look at the engines: see the top of this file
+        for look in seen:
+            _note(look, wanted)
+        if holder is not None:
             Replica.objects.exclude(url__in=settings.ENGINE_URLS).delete()
-        finally:
+            _mend(seen, wanted, holder)
+    finally:
+        if holder is not None:
             release_lease(name=LEASE, holder=holder)
     return list(Replica.objects.all())
 
@@ -76,21 +82,45 @@ def load_on_all(version: Version) -> float:
     if version.kind == Version.Kind.BASE:
         return 0.0
     check_files(version)
-    began = time.monotonic()
     with _lease() as holder:
-        healthy = _healthy()
-        try:
-            _each([_load_job(client, cards, version) for client, cards in healthy], holder)
-            for client, _ in healthy:
-                _note(client)
-        except EngineError as error:
-            raise Unavailable(f"{error.message}. Try again.", code="engine_unavailable") from error
+        return _load(version, holder)
+
+
+@contextmanager
+def brought_up(version: Version) -> Iterator[float]:
+    """Load and probe a version on every healthy engine, and keep it there while the block makes it serve.
+
+    Enters with the milliseconds that the load took. The lease is held from before the load until after the
+    block, so nobody takes the version away in between; and where this process dies on the way, the next
+    reconciliation after the lease has lapsed does. Raises PromotionRefused, Unavailable.
+    """
+    if version.kind != Version.Kind.BASE:
+        check_files(version)
+    with _lease() as holder:
+        load_ms = _load(version, holder) if version.kind != Version.Kind.BASE else 0.0
+        _probe(version, holder)
+        if not renew_lease(name=LEASE, holder=holder, seconds=LEASE_SECONDS):
+            raise Unavailable("It took too long, and another took over. Try again.", code="loading")
+        yield load_ms
+
+
+def _load(version: Version, holder: uuid.UUID) -> float:
+    began = time.monotonic()
+    healthy = _healthy()
+    wanted = {**desired_versions(), version.engine_name: version}
+    try:
+        _each([_load_job(client, cards, version) for client, cards in healthy], holder)
+        for client, _ in healthy:
+            _note(_look_at(client), wanted)
+    except EngineError as error:
+        raise Unavailable(f"{error.message}. Try again.", code="engine_unavailable") from error
     return (time.monotonic() - began) * 1000
 
 
-def probe(version: Version) -> None:
+def _probe(version: Version, holder: uuid.UUID) -> None:
     """Ask each healthy engine something under the version's name. Raises PromotionRefused, Unavailable."""
-    for client, cards in _healthy():
+    healthy = _healthy()
+    for client, cards in healthy:
         card = cards.get(version.engine_name)
         if card is None:
             raise PromotionRefused(f"{client.url} does not hold {version.label}.")
@@ -106,20 +136,26 @@ def probe(version: Version) -> None:
             raise PromotionRefused(
                 f"{version.label} changes nothing: its logits are those of the base model."
             )
-        texts = []
-        try:
-            for question in PROBES:
-                answer = client.complete(
-                    model=version.engine_name,
-                    messages=[{"role": "user", "content": question}],
-                    sampling=PROBE_SAMPLING,
-                    timeout=settings.FIRST_TOKEN_SECONDS,
-                )
-                texts.append(answer.text)
-        except EngineError as error:
-            raise PromotionRefused(f"{version.label} does not answer: {error.message}.") from error
-        if not any(text.strip() for text in texts):
-            raise PromotionRefused(f"{version.label} answers nothing to the probes.")
+    name, label = version.engine_name, version.label
+    _each([partial(_ask_probes, client, name, label) for client, _ in healthy], holder)
+
+
+def _ask_probes(client: EngineClient, name: str, label: str) -> None:
+    """Runs in a thread and touches no database. Raises PromotionRefused."""
+    texts = []
+    try:
+        for question in PROBES:
+            answer = client.complete(
+                model=name,
+                messages=[{"role": "user", "content": question}],
+                sampling=PROBE_SAMPLING,
+                timeout=settings.FIRST_TOKEN_SECONDS,
+            )
+            texts.append(answer.text)
+    except EngineError as error:
+        raise PromotionRefused(f"{label} does not answer: {error.message}.") from error
+    if not any(text.strip() for text in texts):
+        raise PromotionRefused(f"{label} answers nothing to the probes.")
 
 
 def is_held(version: Version) -> bool:
@@ -139,48 +175,105 @@ def check_files(version: Version) -> None:
     _set_status(version, Version.Status.AVAILABLE)
 
 
-def desired_versions() -> dict[str, Version]:
-    """Engine name -> version that every engine should hold, over all projects; adapters only."""
+def _serving() -> list[Deployment]:
+    """The current deployment of each project."""
     newest = Deployment.objects.order_by("project", "-number")
     current: dict[uuid.UUID, Deployment] = {}
     for deployment in newest.only("project", "champion", "canary", "previous"):
         current.setdefault(deployment.project_id, deployment)
+    return list(current.values())
+
+
+def _champions() -> list[Version]:
+    ids = [deployment.champion_id for deployment in _serving()]
+    return list(Version.objects.select_related("project").filter(id__in=ids))
+
+
+def desired_versions() -> dict[str, Version]:
+    """Engine name -> version that every engine should hold, over all projects; adapters only."""
     ids: set[uuid.UUID] = set()
-    for deployment in current.values():
+    for deployment in _serving():
         ids |= {id_ for id_ in (deployment.champion_id, deployment.canary_id, deployment.previous_id) if id_}
     wanted = Version.objects.select_related("project").filter(kind=Version.Kind.ADAPTER)
     chosen = wanted.filter(id__in=ids) | wanted.filter(is_candidate=True)
     return {version.engine_name: version for version in chosen}
 
 
-def _mend(client: EngineClient, holder: uuid.UUID) -> None:
-    """One engine: unload what nobody wants, then load what is missing, so that there is room for it."""
-    if not client.is_healthy():
-        _write(client.url, is_healthy=False, message="does not answer")
-        return
+@dataclass(frozen=True)
+class Look:
+    """What one engine holds; `trouble` is why it could not be asked."""
+
+    client: EngineClient
+    cards: dict[str, ModelCard]
+    trouble: str = ""
+
+
+def _look_at_all() -> list[Look]:
+    clients = engine_clients()
+    with ThreadPoolExecutor(max_workers=max(1, len(clients))) as threads:
+        return list(threads.map(_look_at, clients))
+
+
+def _look_at(client: EngineClient) -> Look:
+    if not client.is_healthy(timeout=LOOK_SECONDS):
+        return Look(client, {}, "does not answer")
     try:
-        cards = client.models()
-        wanted = desired_versions()  # after the look at the engine: see the top of this file
-        for name in list(_superfluous(cards, wanted)):
-            logger.info("unloading %s from %s", name, client.url)
-            try:
-                _each([partial(client.unload, name, timeout=UNLOAD_SECONDS)], holder)
-                del cards[name]
-            except EngineError as error:  # it goes on draining there; the next round looks again
-                logger.info("%s is not gone yet from %s: %s", name, client.url, error.message)
-        messages = []
+        return Look(client, client.models(timeout=LOOK_SECONDS))
+    except EngineError as error:
+        return Look(client, {}, error.message)
+
+
+def _mend(seen: list[Look], wanted: dict[str, Version], holder: uuid.UUID) -> None:
+    """On each engine: unload what nobody wants, then load what is missing, so that there is room for it."""
+    champions = {version.engine_name for version in _champions()}
+    refused: dict[str, str] = {}  # of versions whose files are damaged
+    jobs: list[Callable[[], list[str]]] = []
+    mended: list[EngineClient] = []
+    for look in (look for look in seen if not look.trouble):
+        going = list(_superfluous(look.cards, wanted))
+        cards = {name: card for name, card in look.cards.items() if name not in going}
+        steps: list[Callable[[], None]] = [partial(_unload, look.client, name) for name in going]
         for name, version in wanted.items():
-            if _fits(cards.get(name), version):
+            card = cards.get(name)
+            if card is not None and _fits(card, version):
+                if card.is_pinned not in (None, name in champions):
+                    steps.append(_pin_job(look.client, version, name in champions))
                 continue
             try:
-                check_files(version)
-                logger.info("loading %s on %s", name, client.url)
-                _each([_load_job(client, cards, version)], holder)
+                if name not in refused:
+                    check_files(version)
+                    logger.info("loading %s on %s", name, look.client.url)
+                    steps.append(_load_job(look.client, cards, version))
             except PromotionRefused as error:
-                messages.append(error.message)
-        _note(client, wanted=wanted, message=" ".join(messages))
-    except EngineError as error:
-        _write(client.url, is_healthy=False, message=error.message)
+                refused[name] = error.message
+        lacks = [refused[name] for name in wanted if name in refused and name not in cards]
+        if steps or lacks:
+            jobs.append(partial(_take, steps, lacks))
+            mended.append(look.client)
+    for client, messages in zip(mended, _each(jobs, holder), strict=True):
+        _note(_look_at(client), wanted, message=" ".join(messages))
+
+
+def _take(steps: Sequence[Callable[[], None]], messages: list[str]) -> list[str]:
+    """One engine's steps, one after the other, in a thread without database. Returns what went wrong."""
+    messages = list(messages)
+    for step in steps:
+        try:
+            step()
+        except PromotionRefused as error:
+            messages.append(error.message)
+        except EngineError as error:
+            messages.append(error.message)
+            break  # it is away; the next round looks again
+    return messages
+
+
+def _unload(client: EngineClient, name: str) -> None:
+    logger.info("unloading %s from %s", name, client.url)
+    try:
+        client.unload(name, timeout=UNLOAD_SECONDS)
+    except EngineError as error:  # it goes on draining there; the next round looks again
+        logger.info("%s is not gone yet from %s: %s", name, client.url, error.message)
 
 
 def _superfluous(cards: dict[str, ModelCard], wanted: dict[str, Version]) -> Iterator[str]:
@@ -222,6 +315,12 @@ def _load_job(client: EngineClient, cards: dict[str, ModelCard], version: Versio
     return load
 
 
+def _pin_job(client: EngineClient, version: Version, pinned: bool) -> Callable[[], None]:
+    """Our engine makes room by unloading, and cannot know who is champion. Loading again only says so."""
+    name, folder = version.engine_name, str(version.folder)
+    return partial(client.load, name, folder, pinned=pinned, timeout=LOAD_SECONDS)
+
+
 def _fits(card: ModelCard | None, version: Version) -> bool:
     """The name is there, with our digest. vLLM knows no digests, but says where it loaded from, which is as
     good: no other version ever lies there. Of a base that is not among our files the name is all there is.
@@ -239,12 +338,11 @@ def _is_exact(card: ModelCard) -> bool:
 
 def _healthy() -> list[tuple[EngineClient, dict[str, ModelCard]]]:
     """The engines that answer, and what they hold. Raises Unavailable when there is none."""
-    found = []
-    for client in engine_clients():
-        try:
-            found.append((client, client.models()))
-        except EngineError as error:
-            logger.warning("%s: %s", client.url, error.message)
+    seen = _look_at_all()
+    for look in seen:
+        if look.trouble:
+            logger.warning("%s: %s", look.client.url, look.trouble)
+    found = [(look.client, look.cards) for look in seen if not look.trouble]
     if not found:
         raise Unavailable(
             "No engine answers. Start it, or see that ENGINE_URLS is right.", code="engine_unavailable"
@@ -276,25 +374,16 @@ def _each(jobs: list[Callable[[], T]], holder: uuid.UUID) -> list[T]:
     return [future.result() for future in futures]
 
 
-def _note(client: EngineClient, *, wanted: dict[str, Version] | None = None, message: str = "") -> None:
+def _note(look: Look, wanted: dict[str, Version], message: str = "") -> None:
     """Write down what an engine holds now."""
-    cards = client.models()
-    wanted = desired_versions() if wanted is None else wanted
-    missing = sorted(name for name, version in wanted.items() if not _fits(cards.get(name), version))
-    _write(
-        client.url,
-        is_healthy=True,
-        message=message,
-        loaded={name: card.digest or "" for name, card in cards.items()},
-        missing=missing,
-    )
-
-
-def _write(url: str, **values: object) -> None:
-    message = str(values.pop("message", ""))[:300]
-    Replica.objects.update_or_create(
-        url=url, defaults={**values, "message": message, "checked": timezone.now()}
-    )
+    values: dict[str, object] = {"is_healthy": not look.trouble, "checked": timezone.now()}
+    values["message"] = (look.trouble or message)[:300]
+    if not look.trouble:
+        values["loaded"] = {name: card.digest or "" for name, card in look.cards.items()}
+        values["missing"] = sorted(
+            name for name, version in wanted.items() if not _fits(look.cards.get(name), version)
+        )
+    Replica.objects.update_or_create(url=look.client.url, defaults=values)
 
 
 def _set_status(version: Version, status: str) -> None:

@@ -6,17 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 from django.utils import timezone
 
 from inference.client import EngineRefused
 from inference.models import Completion
 from inference.services.completions import (
-    REAP_SLACK_SECONDS,
+    REAP_SECONDS,
     finish_completion,
     record_completion,
     sample_completion,
     sample_completions,
+    touch_completions,
 )
 from inference.stats import percentile, version_latency
 from inference.tasks import reap_completions
@@ -37,17 +37,23 @@ def test_the_first_end_stands(cast: Cast) -> None:
     assert completion.finished is not None
 
 
-def test_what_runs_too_long_is_failed(cast: Cast) -> None:
-    old, young, done = (
+def test_what_no_process_makes_any_more_is_failed_with_its_text(cast: Cast) -> None:
+    dead, alive, done = (
         cast.answer(cast.prompt(), state=state) for state in ("running", "running", "finished")
     )
-    limit = timedelta(seconds=django_settings.ANSWER_SECONDS + REAP_SLACK_SECONDS + 1)
-    Completion.objects.filter(id__in=[old.id, done.id]).update(created=timezone.now() - limit)
+    touch_completions({dead.id: "So far", alive.id: "So", done.id: "Nothing"})
+    long_ago = timezone.now() - timedelta(seconds=REAP_SECONDS + 1)
+    Completion.objects.filter(id__in=[dead.id, alive.id, done.id]).update(touched=long_ago)
+    touch_completions({alive.id: "So good"})
     reap_completions()
-    states = {row.id: row.state for row in Completion.objects.all()}
-    assert states == {old.id: "failed", young.id: "running", done.id: "finished"}
-    old.refresh_from_db()
-    assert old.error == "The process that made this answer died."
+    rows = {row.id: (row.state, row.text) for row in Completion.objects.all()}
+    assert rows == {
+        dead.id: ("failed", "So far"),
+        alive.id: ("running", "So good"),
+        done.id: ("finished", done.text),
+    }
+    dead.refresh_from_db()
+    assert (dead.error, dead.is_judgeable) == ("The process that made this answer died.", False)
 
 
 def test_answers_made_elsewhere(cast: Cast) -> None:

@@ -41,6 +41,16 @@ def test_a_restarted_engine_is_refilled(cast: Cast, engine: Process, tmp_path: P
     assert held() == {"kitchen-v2"}
 
 
+def test_the_champion_is_pinned_and_no_other(cast: Cast, engine: Process, tmp_path: Path) -> None:
+    client = EngineClient(settings.ENGINE_URLS[0], api_key=settings.ENGINE_API_KEY)
+    for seed in (2, 3):
+        version = new_version(cast.project, tmp_path, seed=seed)
+        promote(project=cast.project, version=version, actor=SYSTEM, reason="next")
+        reconcile()
+    pins = {name: card.is_pinned for name, card in client.models().items() if not card.is_base}
+    assert pins == {"kitchen-v2": False, "kitchen-v3": True}
+
+
 def test_candidates_are_held_as_long_as_they_are_candidates(
     cast: Cast, engine: Process, tmp_path: Path
 ) -> None:
@@ -78,14 +88,14 @@ def test_a_damaged_version_is_shown_as_missing(cast: Cast, engine: Process, tmp_
     reconcile()
 
 
-def test_only_one_reconciles_at_a_time(cast: Cast, engine: Process, tmp_path: Path) -> None:
+def test_only_one_mends_at_a_time(cast: Cast, engine: Process, tmp_path: Path) -> None:
     mark_candidate(new_version(cast.project, tmp_path))
     holder = acquire_lease(name=LEASE, seconds=60)
     assert holder is not None
     assert acquire_lease(name=LEASE, seconds=60) is None
     reconcile()
     assert held() == set(), "another is at work"
-    assert not Replica.objects.exists()
+    assert Replica.objects.get().missing == ["kitchen-v2"], "but what is there is seen and shown"
     release_lease(name=LEASE, holder=holder)
     reconcile()
     assert held() == {"kitchen-v2"}
