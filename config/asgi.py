@@ -24,7 +24,7 @@ async def application(
 ) -> None:
     """Django, and the server's own stop, which Django does not hear of: answers in the making get an end."""
     if scope["type"] == "http" and scope["path"].startswith("/v1/"):
-        # Without a thread of its own, which Django starts for each request: see ShortWayMiddleware.
+        # Without a thread of its own, which Django starts and awaits for each request.
         await _django.handle(scope, receive, send)
         return
     if scope["type"] != "lifespan":
