@@ -35,9 +35,9 @@ class Meter:
 
         self._watch(inner, role)
 
-    def watch_model(self, model: Any, role: str) -> None:
-        """A model that plays one role only."""
-        self._watch(model, lambda: role)
+    def watch_model(self, model: Any, role: str, *, idle: str | None = None) -> None:
+        """A model that plays one role, or another one while no gradients are taken."""
+        self._watch(model, lambda: role if idle is None or torch.is_grad_enabled() else idle)
 
     @contextmanager
     def heldout(self) -> Iterator[None]:

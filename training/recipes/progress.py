@@ -38,16 +38,24 @@ METRICS = {
     "frac_reward_zero_std": "undecided_share",  # prompts whose answers all scored the same: nothing to learn
     "completions/mean_length": "answer_tokens",
     "completions/clipped_ratio": "cut_share",
+    "loss/policy_avg": "loss",
+    "loss/value_avg": "value_loss",
+    "objective/kl": "kl",
+    "objective/scores": "reward",
+    "policy/entropy_avg": "entropy",
+    "policy/clipfrac_avg": "clipped_share",
+    "lr": "learning_rate",
 }
 
 
 class Progress(TrainerCallback):
     """Writes events, marks checkpoints complete, stops on SIGTERM, and refuses to train on after a NaN."""
 
-    def __init__(self, run: Run, compute: Compute, meter: Meter) -> None:
+    def __init__(self, run: Run, compute: Compute, meter: Meter, *, resumes: bool) -> None:
         self._run = run
         self._compute = compute
         self._meter = meter
+        self._resumes = resumes
         self._first_step = self._first_tokens = 0
         self._began = time.monotonic()
         self.last_metrics: dict[str, float] = {}
@@ -67,7 +75,7 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        said = {ours: (logs or {}).get(theirs) for theirs, ours in METRICS.items()}
+        said = {ours: logs[theirs] for theirs, ours in METRICS.items() if logs and theirs in logs}
         metrics = {name: float(value) for name, value in said.items() if value is not None}
         if "loss" not in metrics:
             return  # the summary at the end
@@ -97,6 +105,9 @@ class Progress(TrainerCallback):
     ) -> None:
         if _any_process(self._run.stop.is_set()):
             self._run.stop.set()
+            if not self._resumes:
+                step, steps = state.global_step, state.max_steps
+                raise Interrupted(f"stopped by SIGTERM at step {step} of {steps}; the next start begins anew")
             control.should_save = True
             control.should_training_stop = True
 
@@ -113,18 +124,24 @@ class Progress(TrainerCallback):
         )
 
 
-def run_trainer(run: Run, trainer: Any, compute: Compute, meter: Meter) -> dict[str, float]:
+def run_trainer(
+    run: Run, trainer: Any, compute: Compute, meter: Meter, *, resumes: bool = True
+) -> dict[str, float]:
     """Train to the end, from the last whole checkpoint where there is one. The last step's metrics.
 
-    Raises Interrupted when SIGTERM came: then a checkpoint holds what was done.
+    Raises Interrupted when SIGTERM came: then a checkpoint holds what was done, unless the trainer is one
+    that cannot resume.
     """
     checkpoint, account = last_complete(run.checkpoints)
     if checkpoint is not None:
         compute.resume(account)
-    progress = Progress(run, compute, meter)
+    progress = Progress(run, compute, meter, resumes=resumes)
     trainer.add_callback(progress)
     run.in_training = True
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if resumes:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    else:
+        trainer.train()
     run.in_training = False
     if run.stop.is_set():
         step, steps = trainer.state.global_step, trainer.state.max_steps

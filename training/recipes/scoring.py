@@ -12,13 +12,15 @@ from training.recipes.likelihood import batches
 from training.recipes.rundir import BadRun, Given, Run
 
 
-def load_reward_model(run: Run, given: Given, device: Device, pad_id: int) -> Any:
-    """The reward model of an adapter folder, for scoring only. It is not merged: bf16 would lose the update.
+def load_reward_model(
+    run: Run, given: Given, device: Device, pad_id: int, *, is_trainable: bool = False
+) -> Any:
+    """The reward model of an adapter folder. It is not merged: bf16 would lose the update.
 
     Raises BadRun where the folder holds no score head: PEFT would go on with one that knows nothing.
     """
     model = load_scoring_model(run, device, pad_id)
-    loaded: Any = PeftModel.from_pretrained(model, str(given.path), is_trainable=False)
+    loaded: Any = PeftModel.from_pretrained(model, str(given.path), is_trainable=is_trainable)
     if not bool(torch.count_nonzero(loaded.get_base_model().score.weight)):
         raise BadRun(f"{given.path.name} holds no score head, so it is no reward model.")
     return loaded.eval().to(device.name)

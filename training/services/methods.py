@@ -41,6 +41,7 @@ METHODS = {
         _method("kto", Dataset.Format.UNPAIRED),
         _method("reward", Dataset.Format.PREFERENCE, makes=Version.Kind.REWARD),
         _method("rloo", Dataset.Format.PROMPTS, needs_reward=True),
+        _method("ppo", Dataset.Format.PROMPTS, needs_reward=True),
         _method("pretrain", Dataset.Format.TEXT),
         _method("score", Dataset.Gathered.COMPLETIONS, makes=ROWS, may_read=("reward", "judged")),
         _method("evaluate", Dataset.Gathered.EXAMPLES, makes=ROWS, may_read=("reward", "judged")),

@@ -7,6 +7,7 @@ from training.recipes.config.base import Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
 from training.recipes.config.judging import EvaluateConfig, ScoreConfig
 from training.recipes.config.kto import KtoConfig
+from training.recipes.config.ppo import PpoConfig
 from training.recipes.config.pretrain import PretrainConfig
 from training.recipes.config.reward import RewardConfig
 from training.recipes.config.rloo import RlooConfig
@@ -19,6 +20,7 @@ CONFIGS: dict[str, type[Config]] = {
     "reward": RewardConfig,
     "kto": KtoConfig,
     "rloo": RlooConfig,
+    "ppo": PpoConfig,
     "pretrain": PretrainConfig,
     "score": ScoreConfig,
     "evaluate": EvaluateConfig,
@@ -31,6 +33,7 @@ __all__ = [
     "DpoConfig",
     "EvaluateConfig",
     "KtoConfig",
+    "PpoConfig",
     "PretrainConfig",
     "RewardConfig",
     "RlooConfig",
