@@ -86,6 +86,7 @@ def test_help_and_guidelines_are_one_key_away(page: Page, people: Cast, sign_in:
     page.goto("/p/kitchen/work/")
     page.keyboard.press("Enter")  # the guidelines are read: begin
     page.get_by_role("heading", name="Work").wait_for()
+    page.wait_for_load_state("networkidle")
     page.keyboard.press("g")
     expect(page.get_by_role("dialog").locator("strong")).to_have_text("short")
     page.keyboard.press("Escape")
