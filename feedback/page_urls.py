@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.pages import battle, chat, conversations, leaderboard, metrics, work
+from feedback.pages import battle, chat, conversations, leaderboard, metrics, raters, work, workbench
 
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
@@ -40,6 +40,10 @@ urlpatterns = [
     path("p/<slug:slug>/work/<uuid:assignment_id>/renew", work.renew, name="renew_task"),
     path("p/<slug:slug>/work/<uuid:assignment_id>/skip", work.skip, name="skip_task"),
     path("p/<slug:slug>/metrics/", metrics.metrics, name="metrics"),
+    path("p/<slug:slug>/raters/", raters.raters, name="raters"),
+    path("p/<slug:slug>/raters/<int:user_id>/", raters.rater, name="rater"),
+    path("p/<slug:slug>/raters/<int:user_id>/judge", raters.judge_rater, name="judge_rater"),
+    path("p/<slug:slug>/workbench/", workbench.workbench, name="workbench"),
     path("p/<slug:slug>/leaderboard/", leaderboard.leaderboard, name="leaderboard"),
     path("p/<slug:slug>/battle/", battle.start, name="battle"),
     path("p/<slug:slug>/battle/ask", battle.ask, name="battle_ask"),
