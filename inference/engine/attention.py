@@ -2,16 +2,18 @@
 
 The library lays all requests end to end and masks what is not theirs, so that a step costs the square of the
 number of requests: with SmolLM2-135M on one core 84 ms at 16 requests and 159 at 32, against 62 and 98 here.
-Requests that decode, one token each, are padded into batches of similar length; those that read their prompt
-are taken one by one.
-The keys stay in the library's paged cache.
+Requests that decode, one token each, are padded into batches of similar length and multiplied as batches of
+matrices: torch's fused attention takes 200 us a layer for 16 such requests with 96 keys, and this 75. Those
+that read their prompt are taken one by one, and there the fused one is good.
+The keys stay in the library's paged cache, whose memory is read and written here alone: laid out head
+by head, as the matrices are wanted.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -22,13 +24,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 NAME = "ratchet_paged"
 
 
+# Layer -> its keys and its values, each (G, places, D), in the memory of the library's cache.
+Views = dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """Requests with one new token each."""
 
     rows: torch.Tensor  # (B,), their places in the step's tokens
     index: torch.Tensor  # (B * L,), where their keys lie in the cache; beyond the end the last key again
-    mask: torch.Tensor  # (B, 1, 1, L), added to the scores
+    mask: torch.Tensor  # (B, 1, L), added to the scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Plan:
 
     decoding: list[Decoding]
     prefilling: list[Prefilling]
+    views: Views
 
 
 _step = threading.local()  # each generation thread has its own step
@@ -64,12 +71,25 @@ def fits(config: PretrainedConfig, device: torch.device) -> bool:
     return device.type == "cpu" and types == {"full_attention"} and not slides
 
 
-def make_plan(lengths: list[tuple[int, int]], read_index: torch.Tensor, dtype: torch.dtype) -> Plan:
+def views_of(cache: PagedAttentionCache) -> Views:
+    """The cache's memory head by head; places are the library's: pages of all layers in turn, keys first."""
+    views: Views = {}
+    for allocator in cast(Any, cache).cache_allocators.values():
+        whole = allocator.cache_tensor.view(allocator.num_key_value_heads, -1, allocator.head_dim)
+        for turn, layer in enumerate(allocator.layer_indices):
+            first = 2 * turn * allocator.tokens_per_page
+            views[layer] = (whole[:, first:], whole[:, first + allocator.tokens_per_page :])
+    return views
+
+
+def make_plan(
+    lengths: list[tuple[int, int]], read_index: torch.Tensor, dtype: torch.dtype, views: Views
+) -> Plan:
     """The plan for requests with (new tokens, keys with the new ones), in the order of the step.
 
     `read_index` is (sum of keys,), or empty when no request has earlier keys.
     """
-    plan = Plan([], [])
+    plan = Plan([], [], views)
     groups: dict[int, list[tuple[int, int, int]]] = {}  # size class -> (row, first key, keys)
     row = first = 0
     for new, keys in lengths:
@@ -87,7 +107,7 @@ def make_plan(lengths: list[tuple[int, int]], read_index: torch.Tensor, dtype: t
         place = torch.arange(int(counts.max()))  # (L,)
         index = firsts[:, None] + place.minimum(counts[:, None] - 1)
         mask = torch.zeros(index.shape, dtype=dtype).masked_fill_(place >= counts[:, None], -torch.inf)
-        plan.decoding.append(Decoding(rows, read_index[index.flatten()], mask[:, None, None, :]))
+        plan.decoding.append(Decoding(rows, read_index[index.flatten()], mask[:, None, :]))
     return plan
 
 
@@ -106,39 +126,46 @@ def paged_attention(
         kwargs["is_causal"] = attention_mask is None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     plan: Plan = _step.plan
-    layer: Any = module.layer_idx
-    allocator: Any = cache.layer_to_allocator[layer]
-    keys, values = allocator._kv_token_views[layer]  # each (places, G, D)
-    fresh_keys, fresh_values = key[0].transpose(0, 1), value[0].transpose(0, 1)  # (T, G, D)
+    keys, values = plan.views[cast(int, module.layer_idx)]  # each (G, places, D)
     write_index = kwargs["write_index"][0]
-    keys.index_copy_(0, write_index, fresh_keys)
-    values.index_copy_(0, write_index, fresh_values)
+    keys.index_copy_(1, write_index, key[0])
+    values.index_copy_(1, write_index, value[0])
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
 
     heads, tokens, width = query.shape[1:]
-    groups = key.shape[1]
     answer = query.new_empty(tokens, heads, width)
     for some in plan.decoding:
-        batch, length = some.mask.shape[0], some.mask.shape[-1]
-        asked = query[0, :, some.rows].transpose(0, 1).reshape(batch, groups, heads // groups, width)
-        seen_keys = keys.index_select(0, some.index).view(batch, length, groups, width).transpose(1, 2)
-        seen_values = values.index_select(0, some.index).view(batch, length, groups, width).transpose(1, 2)
-        found = scaled_dot_product_attention(
-            asked, seen_keys, seen_values, attn_mask=some.mask, scale=scaling
-        )
-        answer[some.rows] = found.reshape(batch, heads, width)
+        found = _decode(query[0, :, some.rows], keys, values, some, scale)
+        answer[some.rows] = found.reshape(heads, -1, width).transpose(0, 1)
     for one in plan.prefilling:
         span = slice(one.start, one.end)
         if one.index is None:
             seen_keys, seen_values = key[:, :, span], value[:, :, span]
         else:
-            seen_keys = keys.index_select(0, one.index).transpose(0, 1)[None]
-            seen_values = values.index_select(0, one.index).transpose(0, 1)[None]
+            seen_keys = keys.index_select(1, one.index)[None]
+            seen_values = values.index_select(1, one.index)[None]
         found = scaled_dot_product_attention(
             query[:, :, span], seen_keys, seen_values,
-            attn_mask=one.mask, is_causal=one.mask is None, scale=scaling, enable_gqa=heads != groups,
+            attn_mask=one.mask, is_causal=one.mask is None, scale=scale, enable_gqa=heads != len(keys),
         )  # fmt: skip
         answer[span] = found[0].transpose(0, 1)
     return answer[None], None
+
+
+def _decode(
+    asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, some: Decoding, scale: float
+) -> torch.Tensor:
+    """Queries (H, B, D) -> (G, H / G, B, D). Each key head serves H / G query heads."""
+    groups, width = keys.shape[0], keys.shape[-1]
+    batch, length = some.mask.shape[0], some.mask.shape[-1]
+    shape = (groups * batch, length, width)
+    rows = asked.view(groups, -1, batch, width).transpose(1, 2).reshape(groups * batch, -1, width)
+    seen_keys = keys.index_select(1, some.index).view(shape)
+    seen_values = values.index_select(1, some.index).view(shape)
+    scores = torch.bmm(rows, seen_keys.transpose(1, 2)).view(groups, batch, -1, length)
+    shares = scores.float().mul_(scale).add_(some.mask).softmax(-1).to(rows.dtype)
+    found = torch.bmm(shares.view(groups * batch, -1, length), seen_values)
+    return found.view(groups, batch, -1, width).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, paged_attention)

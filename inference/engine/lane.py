@@ -296,6 +296,7 @@ class _Manager(ContinuousBatchingManager):
         self.logit_processor = Sampler()
         self.output_router = router
         self.stepping_since: float | None = None
+        self._views: attention.Views | None = None
         self._torch_threads = threads
         self._turns = turns
 
@@ -326,7 +327,9 @@ class _Manager(ContinuousBatchingManager):
         processor: Any = self.batch_processor
         step = processor.inputs_and_outputs
         lengths = [(future.query_length, future.state.position_offset) for future in step.requests_in_batch]
-        return attention.make_plan(lengths, step.read_index_storage[0], self.model.dtype)
+        if self._views is None:
+            self._views = attention.views_of(processor.cache)
+        return attention.make_plan(lengths, step.read_index_storage[0], self.model.dtype, self._views)
 
     def stop_hard(self, *, timeout: float) -> None:
         """Stop without finishing anything. Harmless when the thread is dead."""

@@ -54,14 +54,20 @@ def test_the_sampler_stands_where_the_list_of_processors_is_called():
     assert "torch.argmax(probs" in runner
 
 
-def test_the_cache_has_the_views_that_attention_reads():
+def test_the_cache_has_the_places_that_attention_reads():
+    """Pages of all layers in turn, keys before values: so `attention.views_of` counts them too."""
     from transformers.generation.continuous_batching.cache import PagedAttentionCache
     from transformers.generation.continuous_batching.cache_allocators import FullAttentionCacheAllocator
 
-    assert "self.layer_to_allocator" in inspect.getsource(PagedAttentionCache)
-    assert "self._kv_token_views[layer_idx] = (k_view, v_view)" in inspect.getsource(
-        FullAttentionCacheAllocator
-    )
+    assert "self.cache_allocators" in inspect.getsource(PagedAttentionCache)
+    allocator = inspect.getsource(FullAttentionCacheAllocator)
+    for line in (
+        "cache_shape = (total_tokens, 2, self.num_key_value_heads, self.head_dim)",
+        "for i, layer_idx in enumerate(self.layer_indices):",
+        "k_view = flattened_view[(2 * i + 0) * self.tokens_per_page :]",
+        "v_view = flattened_view[(2 * i + 1) * self.tokens_per_page :]",
+    ):
+        assert line in allocator
 
 
 def test_packed_weights_multiply_as_plain_ones():
