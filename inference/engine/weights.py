@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from inference.engine.adapter import Adapter, Update
 from inference.engine.errors import InvalidRequest
+from inference.engine.fused import Hole, can_fuse, fuse, sources
 from inference.engine.packed import PackedLinear, can_pack
 
 MAX_MERGE_ERROR = 0.5  # of the update's norm; above it the version is served in fp32
@@ -80,7 +81,11 @@ class Weights:
 
     def size_of(self, adapter: Adapter) -> int:
         """Bytes of the copy that the adapter needs. Raises InvalidRequest when it does not fit the base."""
-        return sum(update.weight.numel() for update in self._updates(adapter)) * self.dtype.itemsize
+        touched = {update.name for update in self._updates(adapter)}
+        layers = [sources(path) for path in _linear_paths(self.base.model)]
+        own = {name for names in layers if not touched.isdisjoint(names) for name in names}
+        weights: list[Any] = [self._master.get_submodule(name) for name in own]
+        return sum(layer.weight.numel() for layer in weights) * self.dtype.itemsize
 
     def merge(self, adapter: Adapter, turn: AbstractContextManager[Any]) -> Merged:
         """The base plus the adapter. Raises InvalidRequest when it cannot be served.
@@ -129,14 +134,21 @@ class Weights:
             shared += [*source.parameters(), *source.buffers()]
         model: PreTrainedModel = copy.deepcopy(source, {id(thing): thing for thing in shared})
         nn.Module.to(model, dtype)
-        for name, layer in list(model.named_modules()):
-            if name in replaced:
-                model.set_submodule(name, self._linear(replaced[name], layer.bias, dtype))
-            elif isinstance(layer, nn.Linear) and not like_base:
-                model.set_submodule(name, self._linear(layer.weight.detach(), layer.bias, dtype))
-        own = replaced.values() if like_base else self._master.parameters()
-        own_bytes = sum(tensor.numel() for tensor in own) * dtype.itemsize
-        return Merged(model=model, dtype=dtype, own_bytes=own_bytes, error=None, shift=None)
+        if not like_base and can_pack(self._device, dtype) and can_fuse(model):
+            fuse(model)
+        own = 0
+        for path in _linear_paths(model):
+            names = sources(path)
+            if like_base and replaced.keys().isdisjoint(names):
+                continue
+            plain: list[Any] = [self._master.get_submodule(name) for name in names]
+            parts = [replaced.get(name, one.weight) for name, one in zip(names, plain, strict=True)]
+            weight = parts[0] if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts])
+            model.set_submodule(path, self._linear(weight.detach(), plain[0].bias, dtype))
+            own += weight.numel()
+        if not like_base:
+            own = sum(parameter.numel() for parameter in self._master.parameters())
+        return Merged(model=model, dtype=dtype, own_bytes=own * dtype.itemsize, error=None, shift=None)
 
     def _linear(self, weight: torch.Tensor, bias: Any, dtype: torch.dtype) -> nn.Module:
         """A layer for serving with this weight, (out, in)."""
@@ -146,6 +158,12 @@ class Weights:
         layer.weight = nn.Parameter(weight.to(dtype), requires_grad=False)
         layer.bias = bias
         return layer
+
+
+def _linear_paths(model: PreTrainedModel) -> list[str]:
+    """Where linear layers are, or are to be put."""
+    kinds = (nn.Linear, PackedLinear, Hole)
+    return [path for path, layer in model.named_modules() if isinstance(layer, kinds)]
 
 
 @torch.inference_mode()

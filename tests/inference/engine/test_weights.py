@@ -56,6 +56,28 @@ def test_the_merge_is_pefts(weights, tiny, torch, tmp_path, extra):
     assert merged.shift > 0.1
 
 
+def test_fused_layers_are_as_exact_as_plain_ones(tiny, torch):
+    """Against fp32, on a CPU that multiplies bf16: no further off than transformers' own layers in bf16."""
+    from transformers import AutoModelForCausalLM
+
+    from inference.engine.fused import FusedAttention
+    from inference.engine.packed import can_pack
+    from inference.engine.weights import Weights, probe
+
+    cpu = torch.device("cpu")
+    if not can_pack(cpu, torch.bfloat16):
+        pytest.skip("this processor has no fast bf16")
+    served = Weights(tiny, dtype=torch.bfloat16, device=cpu).base.model
+    assert isinstance(served.model.layers[0].self_attn, FusedAttention)
+    plain = {
+        dtype: probe(AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    exact = plain[torch.float32]
+    off = [(logits - exact).square().mean().sqrt() for logits in (probe(served), plain[torch.bfloat16])]
+    assert off[0] < 1.2 * off[1]
+
+
 def test_the_base_is_untouched_by_a_merge(weights, tiny, torch, artifacts):
     from inference.engine.weights import probe
 
