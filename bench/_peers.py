@@ -1,10 +1,12 @@
 """What a user would run instead, in a process of its own: the bench itself never loads torch.
 
-`python -m bench._peers serve` reads one JSON command a line and answers with one. `adapter` and `merge` make
-what the swap bench serves:
+`python -m bench._peers serve` reads one JSON command a line and answers with one. The others make what a
+bench serves, or say what there is:
 
     python -m bench._peers adapter FOLDER SEED      a random LoRA of rank 16, its updates 1 % of the weights
     python -m bench._peers merge ADAPTER FOLDER     a whole model with that adapter merged into it
+    python -m bench._peers shape FOLDER 1b          a Llama of that size (or tiny), random weights, in bf16
+    python -m bench._peers device                   prints the GPU's name, or cpu
 """
 
 from __future__ import annotations
@@ -211,6 +213,35 @@ def merge(adapter: Path, folder: Path) -> None:
     write_manifest(folder, kind="base", name=folder.name)
 
 
+def make_shape(folder: Path, size: str) -> None:
+    """Random weights cost what real ones cost. The tokenizer is the base model's."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from inference.artifact import write_manifest
+
+    # hidden size, intermediate size, layers: those of Llama 3.2 1B, or next to nothing
+    width, inner, layers = (2048, 8192, 16) if size == "1b" else (256, 512, 2)
+    tokenizer = AutoTokenizer.from_pretrained(os.environ["MODEL_DIR"])
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=width // 64, num_key_value_heads=max(1, width // 256),
+        max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_manifest(folder, kind="base", name=f"shape-{size}")
+
+
+def device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def main() -> int:
     match sys.argv[1:]:
         case ["serve"]:
@@ -219,6 +250,10 @@ def main() -> int:
             make_adapter(Path(folder), int(seed))
         case ["merge", adapter, folder]:
             merge(Path(adapter), Path(folder))
+        case ["shape", folder, size]:
+            make_shape(Path(folder), size)
+        case ["device"]:
+            print(device())
         case _:
             print(__doc__, file=sys.stderr)
             return 2

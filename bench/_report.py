@@ -37,7 +37,7 @@ def section(name: str, claims: list[dict[str, Any]]) -> str:
     ]
     for claim in claims:
         value = claim["value"]
-        shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
+        shown = f"{value:,.4g}" if isinstance(value, float) else "none" if value is None else str(value)
         cells = [claim["claim"], f"{shown} {claim['unit']}".strip(), claim["goal"]]
         cells += ["yes" if claim["holds"] else "**no**", claim["versus"]]
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")

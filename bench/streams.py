@@ -63,7 +63,7 @@ def main() -> int:
             Arm("bare proxy", Target(proxy_url, "", model), proxy, [], []),
             Arm("Ratchet", Target(stack.url, key, SLUG), site, [], []),
         ]
-        asyncio.run(measure(arms, stack, count, tokens, rounds=5 if quick else 20))
+        asyncio.run(measure(arms, stack, count, tokens, rounds=5 if quick else 10))
     claim(command, arms, count, tokens)
     return 0
 
