@@ -47,7 +47,7 @@ MAX_NESTING = 20
 # 100,000 characters of prose take half a second, and as many stars and brackets three.
 MAX_CHARS = 150_000
 MAX_SIGNS = 15_000
-MAX_COLOUR_SECONDS = 0.25
+MAX_COLOUR_SECONDS = 0.5
 _SIGNS = re.compile(r"[*_\[\]`~|<!&]")
 # Rendering is a pure function of the text. Kept for texts of a usual length: a page of 200 turns has as many.
 CACHED, CACHED_CHARS = 1024, 10_000
@@ -64,11 +64,11 @@ _parser.disable("image")
 
 def _fence(self: RendererHTML, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
     """`env` is this text's own: it counts what was spent on colours, and beyond the limit there are none."""
-    language, began = language_of(tokens[at].info), time.monotonic()
+    language, began = language_of(tokens[at].info), time.thread_time()
     named = f' class="in-{language}"' if language else ""
     is_spent = env.get("seconds", 0.0) > MAX_COLOUR_SECONDS
     html = escape(tokens[at].content) if is_spent else highlight(tokens[at].content, language)
-    env["seconds"] = env.get("seconds", 0.0) + time.monotonic() - began
+    env["seconds"] = env.get("seconds", 0.0) + time.thread_time() - began
     return f"<pre><code{named}>{html}</code></pre>\n"
 
 

@@ -202,26 +202,24 @@ async def ask(request: HttpRequest, slug: str) -> HttpResponse:
     `after` is the answer that it follows; with `instead_of` it is a branch beside that question.
     """
     prompt = await in_database(_record_question, request, slug)
-    refusal = await _start(prompt)
+    refusal = ""
+    try:
+        await start_answer(project=prompt.project, prompt=prompt, sticky=str(prompt.conversation_id))
+    except Problem as problem:
+        refusal = problem.message
     return await in_database(_asked, request, prompt, refusal)
 
 
 @login_required
 @require_POST
 async def again(request: HttpRequest, slug: str, prompt_id: UUID) -> HttpResponse:
-    """Another answer to the same question, shown beside the last one, for a comparison."""
-    prompt = await in_database(_question_to_answer, request, slug, prompt_id)
-    refusal = await _start(prompt)
-    return await in_database(_turn, request, prompt, refusal)
+    """Another answer to the same question, shown beside the last one, for a comparison.
 
-
-async def _start(prompt: Prompt) -> str:
-    """Start an answer; why not, when it could not be."""
-    try:
-        await start_answer(project=prompt.project, prompt=prompt, sticky=str(prompt.conversation_id))
-    except Problem as problem:
-        return problem.message
-    return ""
+    The path ends there from now on; when no engine takes it, nothing has changed.
+    """
+    prompt = await in_database(_find_question, request, slug, prompt_id)
+    await start_answer(project=prompt.project, prompt=prompt, sticky=str(prompt.conversation_id))
+    return await in_database(_compared, request, prompt)
 
 
 @login_required
@@ -266,12 +264,14 @@ def _record_question(request: HttpRequest, slug: str) -> Prompt:
     )
 
 
-def _question_to_answer(request: HttpRequest, slug: str, prompt_id: UUID) -> Prompt:
-    """The question, at the end of the path from now on: its answers are compared there."""
-    prompt = question_for(project_for(request, slug), person(request), prompt_id)
+def _find_question(request: HttpRequest, slug: str, prompt_id: UUID) -> Prompt:
+    return question_for(project_for(request, slug), person(request), prompt_id)
+
+
+def _compared(request: HttpRequest, prompt: Prompt) -> HttpResponse:
     assert prompt.conversation is not None  # noqa: S101 - question_for looks in conversations
     set_head(conversation=prompt.conversation, node=prompt.pk)
-    return prompt
+    return _turn(request, prompt)
 
 
 def _asked(request: HttpRequest, prompt: Prompt, refusal: str) -> HttpResponse:
@@ -303,6 +303,6 @@ def _editor(
     return render(request, "feedback/_answer.html", context)
 
 
-def _turn(request: HttpRequest, prompt: Prompt, refusal: str = "", **extra: Any) -> HttpResponse:
-    context = {"project": prompt.project, "turn": turn_of(prompt, person(request)), "refusal": refusal}
+def _turn(request: HttpRequest, prompt: Prompt, **extra: Any) -> HttpResponse:
+    context = {"project": prompt.project, "turn": turn_of(prompt, person(request))}
     return render(request, "feedback/_turn.html", {**context, **extra})

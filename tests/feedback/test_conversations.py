@@ -103,6 +103,16 @@ def test_a_question_goes_on_from_the_answer_that_its_page_shows(cast: Cast, bob:
     assert other.prompts.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_second_answer_that_no_engine_makes_changes_nothing(cast: Cast, bob: Client) -> None:
+    conversation, first, _ = talk(cast, "Eggs?", "Boil.")
+    talk(cast, "How long?", "Eight.", conversation=conversation)
+    response = bob.post(f"/p/kitchen/questions/{first.pk}/again", headers={"HX-Request": "true"})
+    assert response.status_code == 503
+    assert "does%20not%20answer" in response.headers["X-Ratchet-Message"]
+    assert said(conversation, cast) == [("Eggs?", ["Boil."]), ("How long?", ["Eight."])]
+
+
 def test_a_failed_turn_is_left_out_of_what_the_model_sees(cast: Cast) -> None:
     conversation, _, answer = talk(cast, "Eggs?", "Boil.")
     _, failed, _ = talk(cast, "How long?", conversation=conversation)
