@@ -34,9 +34,15 @@ from inference.client import (
 )
 from inference.models import Completion, Conversation, Prompt, Version
 from inference.services.breakers import PULSE_SECONDS, Breaker
-from inference.services.completions import finish_completion, gap_numbers, problem_of, start_completion
+from inference.services.completions import (
+    MAX_TEXT,
+    finish_completion,
+    gap_numbers,
+    problem_of,
+    start_completion,
+)
 from inference.services.engines import EngineChoice, answering, in_order, none_of, worst_of
-from inference.services.prompts import record_prompt
+from inference.services.prompts import MAX_CHARS_A_TOKEN, record_prompt
 from projects.errors import Problem, Unavailable
 from projects.ids import uuid7
 from projects.models import ApiKey, Project
@@ -133,6 +139,8 @@ class Generation:
         self._changed = asyncio.Event()
         self._readers = 0
         self._farewell: asyncio.TimerHandle | None = None
+        # An engine that has lost its mind must not take the memory of this process.
+        self._longest = max(MAX_TEXT, ask.sampling.get("max_tokens", 0) * MAX_CHARS_A_TOKEN)
         self._clock: asyncio.Timeout | None = None  # of what the engine says next
         self._relaying = asyncio.create_task(self._relay_from_engines())
         self.task = asyncio.create_task(self._run(), name=f"generation {self.choices[0].id}")
@@ -317,6 +325,8 @@ class Generation:
                     if choice.first is None:
                         breaker.succeeded()
                     choice.take(event.text, now)
+                    if len(choice.text) > self._longest:
+                        raise EngineBroken("the engine says more than it was asked for")
                     clock.reschedule(min(now + settings.TOKEN_GAP_SECONDS, hard) + drift)
                     self._notify()
                 if event.finish_reason:

@@ -1,4 +1,4 @@
-"""The OpenAI protocol: GET /v1/models and POST /v1/chat/completions, with a project's key.
+"""The OpenAI protocol: GET /v1/models, one of them, and POST /v1/chat/completions, with a project's key.
 
 Beyond the protocol, each choice and chunk carries `completion_id`, which feedback takes; `model` is always
 `slug@vN`, the version that answers, and `system_fingerprint` its digest. Unknown parameters are ignored,
@@ -21,7 +21,7 @@ from pydantic import Field
 from inference.generation import Ask, Delta, Generation
 from inference.relay import hub, prepare_ask
 from inference.services.prompts import validate_messages
-from inference.services.versions import current, held_versions
+from inference.services.versions import ModelNotFound, current, held_versions
 from inference.sse import EventStream
 from projects.auth import authenticate_key
 from projects.bodies import LenientBody, parse_body, parse_json
@@ -58,6 +58,28 @@ class ChatBody(LenientBody):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
+    # What we cannot do is refused where it is demanded: an answer that pretends would break the caller.
+    response_format: Any = None
+    tool_choice: Any = None
+    function_call: Any = None
+
+    def refuse_what_we_cannot(self) -> None:
+        """Raises Invalid with a sentence that says what to do instead."""
+        wanted = self.response_format
+        if wanted is not None and not (isinstance(wanted, dict) and wanted.get("type") == "text"):
+            raise Invalid(
+                'response_format can only be {"type": "text"}: nothing here holds an answer to JSON. '
+                "Ask for JSON in the messages, and check what comes.",
+                param="response_format",
+                code="unsupported_parameter",
+            )
+        for name, choice in (("tool_choice", self.tool_choice), ("function_call", self.function_call)):
+            if choice not in (None, "none", "auto"):
+                raise Invalid(
+                    f'{name} can only be "none" or "auto": this model calls no tools, it answers in text.',
+                    param=name,
+                    code="unsupported_parameter",
+                )
 
     def sampling(self) -> dict[str, Any]:
         """What is asked of the engine and kept with the completion. Raises Invalid."""
@@ -102,11 +124,24 @@ async def models(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse({"object": "list", "data": await in_database(_model_list, request)})
 
 
+@csrf_exempt
+async def model(request: HttpRequest, name: str) -> HttpResponseBase:
+    """One of them, by the name that a request would use."""
+    _require(request, "GET")
+    found = next((one for one in await in_database(_model_list, request) if one["id"] == name), None)
+    if found is None:
+        raise ModelNotFound(
+            f"There is no model {name[:80]}. GET /v1/models lists what can be asked.", param="model"
+        )
+    return JsonResponse(found)
+
+
 def _admit(request: HttpRequest) -> tuple[ChatBody, Ask]:
     """Who asks, for what, of which version. Raises Problem; nothing is written yet."""
     key = authenticate_key(request, scope=ApiKey.Scope.GENERATE)
     try:
         body = parse_body(ChatBody, parse_json(request.body))
+        body.refuse_what_we_cannot()
         messages = validate_messages(body.messages)
         sampling = body.sampling()
     except Invalid as problem:

@@ -133,6 +133,11 @@ def _clean(message: Any, where: str) -> dict[str, str]:
     if not isinstance(message, dict):
         raise Invalid(f"{where} must be an object with role and content.", param=where)
     role = message.get("role")
+    if role in ("tool", "function"):
+        raise Invalid(
+            f"{where}.role cannot be {role}: this model calls no tools. Put the result into a user message.",
+            param=f"{where}.role",
+        )
     if role not in ROLES:
         raise Invalid(f"{where}.role must be one of {', '.join(ROLES)}.", param=f"{where}.role")
     content = message.get("content")
@@ -146,13 +151,20 @@ def _clean(message: Any, where: str) -> dict[str, str]:
         raise Invalid(f"{where}.content is empty.", param=f"{where}.content", code="empty_message")
     if "\x00" in content:
         raise Invalid(f"{where}.content holds NUL.", param=f"{where}.content", code="invalid_text")
-    return {"role": role, "content": content}
+    # OpenAI's newer word for the same. Chat templates know only the older one, in serving and in training.
+    return {"role": "system" if role == "developer" else role, "content": content}
 
 
 def _joined(parts: list[Any], where: str) -> str:
     texts = []
     for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            raise Invalid(
+                f"{where}.content has a part of the type {kind[:40]}, and this model reads text alone.",
+                param=f"{where}.content",
+            )
+        if not isinstance(part, dict) or kind != "text" or not isinstance(part.get("text"), str):
             raise Invalid(
                 f'{where}.content may hold parts of the form {{"type": "text", "text": "..."}} only.',
                 param=f"{where}.content",
