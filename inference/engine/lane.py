@@ -2,7 +2,7 @@
 
 The manager's thread dies of anything unexpected and takes every request with it. So a lane gives it only what
 was checked, never more than its cache can hold, and starts a new one when it died all the same.
-All methods run on the event loop; only `_Manager` and `_Router` are entered by the generation thread.
+All methods run on the event loop; only `Manager` and `Router` are entered by the generation thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,18 +17,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
-from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
-from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
+from transformers import PreTrainedModel
+from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
-from inference.engine import attention
-from inference.engine.sampling import Sampler, Sampling
+from inference.engine.manager import PAGE, Manager, Router
+from inference.engine.sampling import Sampling
 
 log = logging.getLogger("ratchet.engine")
-PAGE = 32  # tokens
-# Tokens of one step, on a CPU and on a GPU: a longer prompt is taken in pieces, so that it stalls nobody.
-PREFILL = (128, 1024)
 _numbers = itertools.count()
 
 
@@ -177,15 +171,15 @@ class Lane:
         self._idle.set()
         await asyncio.to_thread(self._manager.stop_hard, timeout=10)
 
-    def _start(self) -> _Manager:
-        manager = _Manager(
+    def _start(self) -> Manager:
+        manager = Manager(
             self._model,
             eos=self._eos,
             pages=self._pages,
             max_running=self._max_running,
             threads=self._threads,
             turns=self._turns,
-            router=_Router(self._loop, self._take),
+            router=Router(self._loop, self._take),
         )
         manager.start()
         return manager
@@ -238,105 +232,3 @@ class Lane:
     def _release(self, generation: Generation) -> None:
         if self._running.pop(generation.id, None) is not None:
             self._pages_used -= generation.pages
-
-
-class _Router(OutputRouter):
-    """Carries what the thread makes to the event loop, a batch at a time.
-
-    The library's own keeps the handlers of cancelled requests, and queues what nobody takes, for good.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, take: Any) -> None:
-        super().__init__()
-        self._loop = loop
-        self._take = take
-
-    def deliver(self, output: GenerationOutput) -> None:
-        self.deliver_batch([output])
-
-    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._take, outputs)
-
-    def fail_and_deliver(self, state: RequestState, error: Exception) -> None:
-        state.status = RequestStatus.FAILED
-        state.error = f"{type(error).__name__}: {error}"
-        self.deliver(state.to_generation_output())
-
-
-class _Manager(ContinuousBatchingManager):
-    """The library's manager with our sampler, our router, and turns at the cores."""
-
-    def __init__(
-        self,
-        model: Any,
-        *,
-        eos: list[int],
-        pages: int,
-        max_running: int,
-        threads: int,
-        turns: AbstractContextManager[Any],
-        router: OutputRouter,
-    ) -> None:
-        super().__init__(
-            model=model,
-            # Greedy, because the sampler has already chosen when the library takes its argmax.
-            generation_config=GenerationConfig(do_sample=False, eos_token_id=eos, max_new_tokens=1),
-            continuous_batching_config=ContinuousBatchingConfig(
-                num_blocks=pages,
-                page_size=PAGE,
-                max_batch_tokens=max(PREFILL[model.device.type == "cuda"], max_running),
-                max_requests_per_batch=max_running,
-                # Shared prefixes change the shapes of a prefill, and with them the bits of its logits: an
-                # answer would depend on what was asked before it.
-                allow_block_sharing=False,
-                safety_margin=0.0,  # a lane never admits more than the cache holds
-            ),
-        )
-        self.logit_processor = Sampler()
-        self.output_router = router
-        self.stepping_since: float | None = None
-        self._views: attention.Views | None = None
-        self._torch_threads = threads
-        self._turns = turns
-
-    def _run_generation_loop(self) -> None:
-        torch.set_num_threads(self._torch_threads)  # a setting of each thread
-        if self.model.device.type == "cuda":
-            self.warmup()  # captures CUDA graphs, where the library uses them: with flash attention
-        super()._run_generation_loop()
-
-    def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
-        """Our attention where it is the faster one, else the library's choice."""
-        self._plans = attention.fits(model.config, model.device)
-        if self._plans:
-            model.set_attn_implementation(attention.NAME)
-        else:
-            super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
-
-    def _generation_step(self) -> None:
-        self.stepping_since = time.monotonic()
-        with self._turns:
-            if self._plans:
-                attention.set_plan(self._plan_step())
-            super()._generation_step()
-        self.stepping_since = None
-
-    def _plan_step(self) -> attention.Plan:
-        """Lengths and places of the batch that was just prepared."""
-        processor: Any = self.batch_processor
-        step = processor.inputs_and_outputs
-        lengths = [(future.query_length, future.state.position_offset) for future in step.requests_in_batch]
-        if self._views is None:
-            self._views = attention.views_of(processor.cache)
-        return attention.make_plan(lengths, step.read_index_storage[0], self.model.dtype, self._views)
-
-    def stop_hard(self, *, timeout: float) -> None:
-        """Stop without finishing anything. Harmless when the thread is dead."""
-        thread: threading.Thread | None = self._generation_thread
-        if thread is None:
-            return
-        began = time.monotonic()
-        self.stop(block=True, timeout=timeout, hard_stop=True)
-        if thread.is_alive():
-            log.error("a generation thread did not stop within %.0f s", time.monotonic() - began)
