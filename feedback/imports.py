@@ -19,7 +19,7 @@ from projects.bodies import parse_body, parse_json
 from projects.errors import Invalid, Malformed, Problem
 from projects.models import Project
 
-LINES_A_TRANSACTION = 200
+LINES_A_TRANSACTION = 500
 ERRORS_SHOWN = 100
 COLUMNS = ("prompt", "system", "messages", "external_id", "tags")
 # A place in a file and what stands there, or what is wrong with it.
