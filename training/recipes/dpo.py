@@ -7,7 +7,7 @@ RUN_DIR/artifact/ (see rundir.py). Exit codes: 0 finished, 65 wrong input, 70 a 
 72 diverged, 74 disk full, 75 interrupted (start it again and it goes on). Safe to run twice.
 On several devices:
 
-    accelerate launch --num_processes 2 -m training.recipes.dpo RUN_DIR
+    accelerate launch --multi_gpu --num_processes 2 -m training.recipes.dpo RUN_DIR
 
 Left out: full-weight training, a reference other than the base.
 """

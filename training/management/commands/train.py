@@ -12,6 +12,7 @@ from projects.services import SYSTEM
 from training.management.commands._project import project_named, said_plainly
 from training.models import Dataset, Run
 from training.services import supervisor
+from training.services.advice import TOKENS_A_TEXT, estimate_run
 from training.services.methods import METHODS
 from training.services.references import find_version
 from training.services.runs import create_run
@@ -54,6 +55,12 @@ class Command(BaseCommand):
             )
         rows = f"{run.dataset.rows} {METHODS[run.method].config.unit}"
         self.stdout.write(f"Run {run.number}: {rows}, {run.total_steps} steps.")
+        config = METHODS[run.method].config.from_dict(run.config)
+        foretold = estimate_run(project, config, rows=run.dataset.rows)
+        if foretold is not None:
+            self.stdout.write(
+                f"It will take {foretold.in_words()}, if its texts have {TOKENS_A_TEXT:.0f} tokens."
+            )
         if not options["here"]:
             ring(tick_runs)
         if options["no_wait"]:
