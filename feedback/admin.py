@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext, gettext_lazy
 
 from feedback.models import (
+    Agreement,
     Assignment,
     Candidate,
     Correction,
     Feedback,
     Flag,
     Leaderboard,
+    OptOut,
     Preference,
+    RaterEvent,
     Rating,
+    Standing,
     Task,
+    Workbench,
 )
 from feedback.services.judge import Judge
+from feedback.services.raters import quarantine_rater, restore_rater, watch_rater
 from feedback.services.record import retract_feedback
-from projects.console import FactAdmin, FactInline, actor_of, each
+from feedback.services.workbench import SETTINGS, update_workbench
+from projects.console import FactAdmin, FactInline, OperatorAdmin, ReasonForm, actor_of, ask_first, each
 
 
 class FeedbackAdmin(FactAdmin):
@@ -121,3 +132,89 @@ class AssignmentAdmin(FactAdmin):
     list_filter = ("project", "state")
     list_select_related = ("task", "rater")
     search_fields = ("rater__username",)
+
+
+@admin.register(Workbench)
+class WorkbenchAdmin(OperatorAdmin):
+    """How a project asks its raters. Its row is made when it is first needed."""
+
+    list_display = ("project", "overlap", "random_share", "gold_share", "live_share", "daily_cap")
+    list_select_related = ("project",)
+    fields = SETTINGS
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def save_model(
+        self, request: HttpRequest, obj: Workbench, form: forms.ModelForm[Any], change: bool
+    ) -> None:
+        changes = {name: form.cleaned_data[name] for name in form.changed_data}
+        update_workbench(project=obj.project, actor=actor_of(request), **changes)
+
+
+@admin.register(OptOut)
+class OptOutAdmin(FactAdmin):
+    list_display = ("subject", "project", "created")
+    list_filter = ("project",)
+    search_fields = ("subject",)
+
+
+@admin.register(Standing)
+class StandingAdmin(FactAdmin):
+    """Raters as they stand now; each action asks for its reason and is dated."""
+
+    list_display = ("user", "project", "status", "weight", "reason", "measured")
+    list_filter = ("project", "status")
+    list_select_related = ("project", "user")
+    search_fields = ("user__username",)
+    written_out = ("numbers",)
+    actions = ("quarantine", "watch", "restore")
+
+    @admin.action(description=gettext_lazy("Quarantine"))
+    def quarantine(self, request: HttpRequest, queryset: QuerySet[Standing]) -> HttpResponse | None:
+        return self._ask(request, queryset, "quarantine", quarantine_rater, gettext("Quarantined"))
+
+    @admin.action(description=gettext_lazy("Watch"))
+    def watch(self, request: HttpRequest, queryset: QuerySet[Standing]) -> HttpResponse | None:
+        return self._ask(request, queryset, "watch", watch_rater, gettext("Watched"))
+
+    @admin.action(description=gettext_lazy("Restore"))
+    def restore(self, request: HttpRequest, queryset: QuerySet[Standing]) -> HttpResponse | None:
+        return self._ask(request, queryset, "restore", restore_rater, gettext("Restored"))
+
+    def _ask(
+        self,
+        request: HttpRequest,
+        rows: QuerySet[Standing],
+        action: str,
+        service: Callable[..., object],
+        done: str,
+    ) -> HttpResponse | None:
+        actor = actor_of(request)
+        return ask_first(
+            self,
+            request,
+            rows.select_related("project", "user"),
+            action=action,
+            title=gettext("Why?"),
+            form=ReasonForm,
+            act=lambda row, said: service(
+                project=row.project, rater=row.user, actor=actor, reason=said["reason"]
+            ),
+            done=done,
+        )
+
+
+@admin.register(RaterEvent)
+class RaterEventAdmin(FactAdmin):
+    list_display = ("created", "rater", "kind", "weight", "reason", "project", "user")
+    list_filter = ("project", "kind")
+    list_select_related = ("project", "rater", "user")
+    search_fields = ("rater__username", "reason")
+
+
+@admin.register(Agreement)
+class AgreementAdmin(FactAdmin):
+    list_display = ("project", "kind", "aspect", "alpha", "low", "high", "units", "raters", "measured")
+    list_filter = ("project", "kind")
+    list_select_related = ("project",)

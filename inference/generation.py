@@ -75,6 +75,7 @@ class Ask:
     subject: str = ""
     api_key: ApiKey | None = None
     readerless_seconds: float = 0.0
+    opted_out: bool = False  # of being sampled for raters
 
     @property
     def label(self) -> str:
@@ -416,6 +417,7 @@ def _write_rows(ask: Ask, ids: list[uuid.UUID]) -> list[Completion]:
                 index=index,
                 subject=ask.subject,
                 api_key=ask.api_key,
+                opted_out=ask.opted_out,
                 id=id_,
             )
             for index, id_ in enumerate(ids)

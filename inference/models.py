@@ -28,6 +28,7 @@ class Conversation(models.Model):
     head = models.UUIDField(null=True, blank=True, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
     updated = models.DateTimeField(default=timezone.now)
+    opted_out = models.BooleanField(default=False, help_text="Its answers are never sampled for raters.")
     # Gone from its owner's list. What was judged in it stays until the person is erased.
     deleted = models.DateTimeField(null=True, blank=True)
 
@@ -144,6 +145,7 @@ class Completion(models.Model):
     subject = models.CharField(max_length=200, blank=True, help_text="The end user that a program names.")
     api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     quarantined = models.BooleanField(default=False)
+    opted_out = models.BooleanField(default=False, help_text="Never sampled for raters: `store` was false.")
     tokens_in = models.PositiveIntegerField(null=True, blank=True)
     tokens_out = models.PositiveIntegerField(null=True, blank=True)
     # Milliseconds, measured where the answer leaves us.
@@ -164,6 +166,9 @@ class Completion(models.Model):
             models.Index(fields=["prompt", "version"], name="completion_of_prompt"),
             models.Index(fields=["project", "-created"], name="completion_by_time"),
             models.Index(fields=["touched"], condition=Q(state="running"), name="completion_running"),
+            models.Index(
+                fields=["project", "finished"], condition=Q(state="finished"), name="completion_ended"
+            ),
         ]
 
     def __str__(self) -> str:

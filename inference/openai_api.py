@@ -58,6 +58,7 @@ class ChatBody(LenientBody):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
+    store: bool | None = None  # false: the answer is never sampled for raters
     # What we cannot do is refused where it is demanded: an answer that pretends would break the caller.
     response_format: Any = None
     tool_choice: Any = None
@@ -157,6 +158,7 @@ def _admit(request: HttpRequest) -> tuple[ChatBody, Ask]:
         n=body.n or 1,
         subject=body.user or "",
         api_key=key,
+        opted_out=body.store is False,
     )
     return body, ask
 

@@ -9,11 +9,15 @@ weights; no chance is in those, and their `probability` stays empty.
     random     the lowest lots; each task got its lot at birth
     uncertain  the highest `uncertainty`
     newest     the youngest first
+
+`disagreement` draws from elsewhere: a task whose raters disagree and that no reviewer settled is asked of one
+more rater, up to MOST_RATERS.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Max, QuerySet
@@ -23,6 +27,7 @@ from feedback.services.workbench import workbench_of
 from projects.models import Project
 
 WINDOW = 200
+MOST_RATERS = 5
 _ORDER: dict[str, str] = {
     Task.Strategy.RANDOM: "chance",
     Task.Strategy.UNCERTAIN: "-uncertainty",
@@ -35,7 +40,23 @@ def draw_tasks(*, project: Project, kinds: Sequence[str]) -> int:
     """Fill the line. Returns how many were drawn. One draw of a project at a time."""
     workbench_of(project)
     workbench = Workbench.objects.select_for_update().get(project=project)
-    return sum(_draw_kind(workbench, kind) for kind in kinds if kind != Task.Kind.REVIEW)
+    drawn = 0
+    for kind in kinds:
+        if kind != Task.Kind.REVIEW:
+            drawn += _draw_disputed(workbench, kind) + _draw_kind(workbench, kind)
+    return drawn
+
+
+def set_uncertainty(*, project: Project, scores: Mapping[UUID, float]) -> int:
+    """Say how little is known about each task, by its id. Returns how many were in the backlog.
+
+    Such as 1 - |2p - 1|, of the chance p that a reward model or a Bradley-Terry fit gives its first answer.
+    Tasks in line stay where they are.
+    """
+    tasks = list(Task.objects.in_backlog().filter(project=project, pk__in=list(scores)))
+    for task in tasks:
+        task.uncertainty = scores[task.pk]
+    return Task.objects.bulk_update(tasks, ["uncertainty"], batch_size=1000)
 
 
 def shares(weights: dict[str, float], random_share: float) -> dict[str, float]:
@@ -50,6 +71,32 @@ def shares(weights: dict[str, float], random_share: float) -> dict[str, float]:
         known = {name: share / others * (1 - random_share) for name, share in known.items()}
         known[Task.Strategy.RANDOM] = random_share
     return {name: share for name, share in known.items() if share > 0}
+
+
+def _draw_disputed(workbench: Workbench, kind: str) -> int:
+    """One more rater for tasks that wait for a reviewer, the least agreed first."""
+    weights = workbench.weights
+    share = float(weights.get(Task.Strategy.DISAGREEMENT, 0)) / sum(weights.values())
+    share *= 1 - workbench.random_share
+    if share <= 0:
+        return 0
+    disputed = Task.objects.filter(
+        project=workbench.project_id,
+        kind=kind,
+        outcome=Task.Outcome.DISPUTED,
+        is_open=False,
+        overlap__lt=MOST_RATERS,
+    ).order_by("agreement")
+    asked = Task.objects.in_line().filter(project=workbench.project_id, kind=kind, strategy="disagreement")
+    wanted = round(WINDOW * share) - asked[:WINDOW].count()
+    chosen = list(disputed.select_for_update(skip_locked=True)[: max(0, wanted)])
+    for number, task in enumerate(chosen):
+        task.overlap, task.is_open, task.outcome = task.overlap + 1, True, ""
+        task.place, task.strategy = workbench.next_place + number, Task.Strategy.DISAGREEMENT
+    workbench.next_place += len(chosen)
+    Task.objects.bulk_update(chosen, ["overlap", "is_open", "outcome", "place", "strategy"])
+    workbench.save(update_fields=["next_place"])
+    return len(chosen)
 
 
 def random_sample(project: Project, kind: str) -> QuerySet[Task]:

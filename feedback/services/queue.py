@@ -351,8 +351,8 @@ def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[T
 def _untouched(tasks: QuerySet[Task], rater: User) -> QuerySet[Task]:
     """Without those that the rater holds, answered or skipped; `mine` is one of theirs that lapsed."""
     own = FilteredRelation("assignments", condition=Q(assignments__rater=rater))
-    tasks = tasks.annotate(own=own, mine=F("own__pk"))
-    return tasks.filter(Q(mine=None) | Q(own__state=Assignment.State.LAPSED))
+    tasks = tasks.annotate(own=own, mine=F("own__pk"), mine_is=F("own__state"))
+    return tasks.filter(Q(mine_is=None) | Q(mine_is=Assignment.State.LAPSED))
 
 
 def rows_of(assignment: Assignment) -> list[Preference | Rating]:

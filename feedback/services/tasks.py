@@ -31,12 +31,14 @@ def create_task(
     overlap: int | None = None,
     priority: int = 0,
     gold: dict[str, Any] | None = None,
+    is_shared: bool = False,
 ) -> Task:
     """The task that asks this; asking the same again is the same task, whose priority may rise.
 
     Compare takes two to eight answers to `prompt`, rate and correct take one. `overlap` is the workbench's
-    where it is not given. With `gold` (see services/gold.py) every rater may meet it. Reviews are made by
-    services/review.py. Raises Invalid, NotJudgeable.
+    where it is not given. An answer of a conversation is asked of its owner alone, unless `is_shared`. With
+    `gold` (see services/gold.py) every rater may meet it. Reviews are made by services/review.py.
+    Raises Invalid, NotJudgeable.
     """
     _check_answers(kind, prompt, completions)
     if gold is not None:
@@ -51,7 +53,7 @@ def create_task(
             "source": source,
             "overlap": overlap or workbench_of(project).overlap,
             "priority": priority,
-            "only_for_id": prompt.conversation.owner_id if prompt.conversation is not None else None,
+            "only_for_id": None if is_shared or not prompt.conversation else prompt.conversation.owner_id,
         },
     )
     if is_new:

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.db.models import F
 
 from feedback.models import OptOut, Task, Workbench
+from inference.models import Completion
 from projects.errors import Invalid
 from projects.models import Project
 from projects.services import Actor, record_audit
@@ -74,6 +75,8 @@ def opt_out(*, project: Project, subject: str) -> None:
 
 
 def opt_in(*, project: Project, subject: str) -> None:
+    """What they were answered from now on may be sampled; what came until now stays out."""
+    Completion.objects.filter(project=project, subject=subject).update(opted_out=True)
     OptOut.objects.filter(project=project, subject=subject).delete()
 
 

@@ -50,6 +50,7 @@ def start_completion(
     index: int = 0,
     subject: str = "",
     api_key: ApiKey | None = None,
+    opted_out: bool = False,
     id: uuid.UUID | None = None,  # noqa: A002 - the column's name
 ) -> Completion:
     """A running completion. `id` is for a caller that named it before it was written."""
@@ -63,6 +64,7 @@ def start_completion(
         sampling=sampling,
         subject=subject,
         api_key=api_key,
+        opted_out=opted_out,
     )
     if id is not None:
         completion.id = id

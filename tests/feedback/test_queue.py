@@ -346,7 +346,7 @@ def test_the_number_of_queries_does_not_grow_with_the_queue(cast: Cast, django_a
         prompt, answers = cast.answered_prompt(f"Question {number}?")
         create_compare_task(project=cast.project, prompt=prompt, completions=answers)
     claim(cast, cast.carol)  # the line is drawn
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(16):
         question = claim(cast)
     with django_assert_max_num_queries(20):
         say(question, "left")
