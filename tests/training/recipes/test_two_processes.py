@@ -1,0 +1,38 @@
+"""Several devices: two processes on a CPU (gloo), started as the launcher would start them on two GPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from inference.artifact import verify
+from tests.services import free_port
+from tests.training.recipes.runs import build_run, events, pairs
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+
+def test_two_processes_train_one_adapter(tmp_path, base):
+    folder = build_run(tmp_path / "r", base, heldout=pairs(20, seed=2), config={"batch_size": 4, "epochs": 2})
+    # As for two GPUs; run.json says cpu, so they meet over gloo.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--main_process_port", str(free_port()), "-m", "training.recipes.dpo", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = [event["event"] for event in events(folder) if event["event"] != "checkpoint"]
+    # 48 pairs, 4 in each of two processes: six steps an epoch, told once.
+    assert told == ["started", *["progress"] * 12, "finished"]
+    manifest = verify(folder / "artifact", servable=True)
+    assert manifest["metrics"]["heldout_accuracy"] > 0.9
+    assert manifest["compute"]["processes"] == 2
+    # Each pair is read once an epoch by one of the two, and counted for both.
+    one = build_run(tmp_path / "one", base, config={"epochs": 2})
+    subprocess.run([sys.executable, "-m", "training.recipes.dpo", str(one)], env=environment, check=True)
+    alone = verify(one / "artifact")["compute"]["tokens"]
+    assert manifest["compute"]["tokens"]["train"] == alone["train"]
+    assert manifest["compute"]["tokens"]["reference"] == alone["reference"]
