@@ -210,6 +210,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "projects.schema.describe_calls",
+    ],
     "ENUM_NAME_OVERRIDES": {
         "DatasetStatus": "training.models.Dataset.Status",
         "RunStatus": "training.models.Run.Status",
