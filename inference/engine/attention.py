@@ -142,8 +142,8 @@ def paged_attention(
         if one.index is None:
             seen_keys, seen_values = key[:, :, span], value[:, :, span]
         else:
-            seen_keys = keys.index_select(1, one.index)[None]
-            seen_values = values.index_select(1, one.index)[None]
+            seen_keys = _take(keys, one.index)[None]
+            seen_values = _take(values, one.index)[None]
         found = scaled_dot_product_attention(
             query[:, :, span], seen_keys, seen_values,
             attn_mask=one.mask, is_causal=one.mask is None, scale=scale, enable_gqa=heads != len(keys),
@@ -160,12 +160,24 @@ def _decode(
     batch, length = some.mask.shape[0], some.mask.shape[-1]
     shape = (groups * batch, length, width)
     rows = asked.view(groups, -1, batch, width).transpose(1, 2).reshape(groups * batch, -1, width)
-    seen_keys = keys.index_select(1, some.index).view(shape)
-    seen_values = values.index_select(1, some.index).view(shape)
+    seen_keys = _take(keys, some.index).view(shape)
+    seen_values = _take(values, some.index).view(shape)
     scores = torch.bmm(rows, seen_keys.transpose(1, 2)).view(groups, batch, -1, length)
     shares = scores.float().mul_(scale).add_(some.mask).softmax(-1).to(rows.dtype)
     found = torch.bmm(shares.view(groups * batch, -1, length), seen_values)
     return found.view(groups, batch, -1, width).transpose(1, 2)
+
+
+def _take(view: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(G, places, D) at the places of `index` (n,) -> (G, n, D).
+
+    Head by head, whose memory lies together: `index_select` first copies all of a view that does not, which
+    with a cache of a gigabyte takes 40 ms a call.
+    """
+    taken = view.new_empty(len(view), len(index), view.shape[-1])
+    for head, into in zip(view, taken, strict=True):
+        torch.index_select(head, 0, index, out=into)
+    return taken
 
 
 AttentionInterface.register(NAME, paged_attention)
