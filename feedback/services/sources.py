@@ -33,7 +33,7 @@ def sweep_answers(*, project: Project) -> int:
     One sweep of a project at a time; each costs as much as there is new.
     """
     workbench_of(project)
-    workbench = Workbench.objects.select_for_update().select_related("project").get(project=project)
+    workbench = Workbench.objects.select_for_update().get(project=project)
     made = 0
     for answers in _finished_since(workbench):
         prompts = {answer.prompt_id for answer in answers}
