@@ -23,7 +23,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 
 from feedback.models import Task, Workbench
-from feedback.services.workbench import workbench_of
+from feedback.services.workbench import locked_workbench
 from projects.models import Project
 
 WINDOW = 200
@@ -38,8 +38,7 @@ _ORDER: dict[str, str] = {
 @transaction.atomic
 def draw_tasks(*, project: Project, kinds: Sequence[str]) -> int:
     """Fill the line. Returns how many were drawn. One draw of a project at a time."""
-    workbench_of(project)
-    workbench = Workbench.objects.select_for_update().get(project=project)
+    workbench = locked_workbench(project)
     drawn = 0
     for kind in kinds:
         if kind != Task.Kind.REVIEW:

@@ -12,7 +12,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from feedback.models import OptOut, Preference, Task, Workbench
 from feedback.services.record import candidate_set
 from feedback.services.tasks import create_compare_task, create_task
-from feedback.services.workbench import workbench_of
+from feedback.services.workbench import locked_workbench
 from inference.models import Completion, Conversation, Prompt
 from inference.services.prompts import hash_share
 from projects.models import Project
@@ -32,8 +32,7 @@ def sweep_answers(*, project: Project) -> int:
     anything, becomes one comparison; a share of live answers becomes tasks of the workbench's `live_kind`.
     One sweep of a project at a time; each costs as much as there is new.
     """
-    workbench_of(project)
-    workbench = Workbench.objects.select_for_update().get(project=project)
+    workbench = locked_workbench(project)
     made = 0
     for answers in _finished_since(workbench):
         prompts = {answer.prompt_id for answer in answers}

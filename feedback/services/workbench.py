@@ -29,6 +29,19 @@ def workbench_of(project: Project) -> Workbench:
         return Workbench.objects.get_or_create(project=project)[0]
 
 
+def locked_workbench(project: Project) -> Workbench:
+    """The row, locked until the transaction ends: one draw or sweep of a project at a time.
+
+    What hangs on `project` is not believed: another transaction may have put it there and be undone.
+    """
+    rows = Workbench.objects.select_for_update(of=("self",)).select_related("project")
+    workbench = rows.filter(project=project).first()
+    if workbench is None:
+        Workbench.objects.get_or_create(project=project)
+        workbench = rows.get(project=project)
+    return workbench
+
+
 @transaction.atomic
 def update_workbench(*, project: Project, actor: Actor, **changes: Any) -> Workbench:
     """Change settings (SETTINGS names them). Raises Invalid naming the field."""
@@ -58,9 +71,8 @@ def update_workbench(*, project: Project, actor: Actor, **changes: Any) -> Workb
 
 def take_places(project: Project, count: int) -> range:
     """The next `count` places in the line. They only grow, so that a rater's `passed` stays true."""
-    workbench_of(project)
     with transaction.atomic():
-        row = Workbench.objects.select_for_update().get(project=project)
+        row = locked_workbench(project)
         Workbench.objects.filter(project=project).update(next_place=F("next_place") + count)
     return range(row.next_place, row.next_place + count)
 
