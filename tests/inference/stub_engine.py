@@ -94,6 +94,14 @@ class StubEngine:
             raise Died
         if part == "silent":
             await asyncio.sleep(30)
+        if part == "line":  # a line that never ends
+            for _ in range(100):
+                yield "data: " + "x" * 100_000
+                await asyncio.sleep(0)
+        if part in ("long", "flood"):
+            for _ in range(150 if part == "long" else 100_000):
+                yield _chunk(0, {"content": "x" * 1000})
+                await asyncio.sleep(0)
         count = 400 if part == "slow" else 4
         for place in range(count):
             if part == "slow":

@@ -14,6 +14,7 @@ from django.db import connection
 from openai import APIError, OpenAI
 
 from inference.models import Completion, Prompt
+from inference.services.completions import MAX_TEXT
 from tests.cast import Cast
 from tests.inference.stub_engine import StubEngine
 from tests.processes import Process, web_process
@@ -178,6 +179,29 @@ def test_a_client_that_leaves_stops_its_answer_at_once(fault_web: Process, cast:
         assert row.text.startswith("word0 word1 ")
         assert row.is_judgeable
     assert sum(stub.cancelled for stub in stubs) == 2, "the engine was told"
+
+
+def test_a_reader_that_does_not_read_holds_no_generation(fault_web: Process, cast: Cast) -> None:
+    """Its answer ends without it, and is there in few pieces when it reads after all."""
+    url = f"{fault_web.url}/v1/chat/completions"
+    body = body_of("long", stream=True)
+    with httpx.stream("POST", url, json=body, headers=cast.auth(), timeout=30, trust_env=False) as response:
+        until(lambda: Completion.objects.filter(state="finished").exists())
+        response.read()
+    *chunks, done = events_of(response)
+    assert done == "[DONE]"
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text == Completion.objects.get().text
+    assert len(text) > 150_000
+
+
+@pytest.mark.parametrize("part", ["flood", "line"])
+def test_an_engine_without_an_end_takes_no_memory(fault_web: Process, cast: Cast, part: str) -> None:
+    last = events_of(ask(fault_web, cast, part, stream=True))[-1]
+    assert last["error"]["code"] == "engine_failed"
+    row = Completion.objects.get()
+    assert row.state == "failed"
+    assert len(row.text) < MAX_TEXT + 2000
 
 
 def test_nobody_waits_for_a_place(fault_web: Process, cast: Cast) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from django.conf import settings
 
 from inference.client import EngineClient
 from inference.models import Replica
-from inference.services.deployments import promote
+from inference.services.completions import sample_completion
+from inference.services.deployments import promote, rollback
 from inference.services.leases import acquire_lease, release_lease
 from inference.services.reconciler import LEASE, reconcile
 from inference.services.versions import mark_candidate, release_candidate
 from inference.tasks import reconcile as reconcile_task
+from projects.errors import Unavailable
 from projects.services import SYSTEM
 from tests.cast import Cast
 from tests.inference.adapters import new_version
@@ -86,6 +89,26 @@ def test_a_damaged_version_is_shown_as_missing(cast: Cast, engine: Process, tmp_
     release_candidate(good)
     release_candidate(bad)
     reconcile()
+
+
+def test_files_deleted_while_loaded(cast: Cast, engine: Process, tmp_path: Path) -> None:
+    """What is loaded serves on; what cannot be loaded again is shown; and the way back is open."""
+    version = new_version(cast.project, tmp_path)
+    promote(project=cast.project, version=version, actor=SYSTEM, reason="live")
+    shutil.rmtree(version.folder)
+    (seen,) = reconcile()
+    assert (seen.missing, held()) == ([], {"kitchen-v2"})
+    sampling = {"max_tokens": 2}
+    answer = sample_completion(project=cast.project, prompt=cast.prompt(), version=version, sampling=sampling)
+    assert answer.state == "finished"
+    engine.kill()
+    engine.start()
+    (seen,) = reconcile()
+    assert seen.missing == ["kitchen-v2"]
+    assert "kitchen@v2 are damaged" in seen.message
+    with pytest.raises(Unavailable):
+        sample_completion(project=cast.project, prompt=cast.prompt(), version=version, sampling=sampling)
+    assert rollback(project=cast.project, actor=SYSTEM, reason="its files are gone").champion == cast.v1
 
 
 def test_only_one_mends_at_a_time(cast: Cast, engine: Process, tmp_path: Path) -> None:

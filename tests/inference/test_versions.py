@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from io import StringIO
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from inference.artifact import verify
+from inference.artifact import verify, write_manifest
 from inference.models import Deployment, Version
 from inference.services.deployments import current_deployment
 from inference.services.versions import (
@@ -70,8 +72,6 @@ def test_a_damaged_artifact_is_no_version(cast: Cast, tmp_path: Path, harm: str)
         weights.rename(tmp_path / "elsewhere")
         weights.symlink_to(tmp_path / "elsewhere")
     elif harm == "pickle":
-        from inference.artifact import write_manifest
-
         (artifact / "training_args.bin").write_bytes(b"x")
         write_manifest(artifact)
     else:
@@ -81,6 +81,25 @@ def test_a_damaged_artifact_is_no_version(cast: Cast, tmp_path: Path, harm: str)
     assert list(cast.project.versions.values_list("number", flat=True)) == [1]
     home = new_version(cast.project, tmp_path).folder.parent
     assert [path.name for path in home.iterdir()] == ["v2"], "the number is still free, and nothing is left"
+
+
+def test_a_full_disk_leaves_nothing_behind(cast: Cast, tmp_path: Path) -> None:
+    """The kernel refuses to write more than 30 MB into one file, as it does when there is no room."""
+    artifact = build_adapter(tmp_path / "artifact")
+    with (artifact / "large.json").open("wb") as large:
+        large.truncate(40_000_000)
+    write_manifest(artifact)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000_000, usual[1]))
+    try:
+        with pytest.raises(DamagedArtifact, match=r"cannot be registered: .*File too large"):
+            register_version(project=cast.project, kind="adapter", artifact=artifact)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert list(cast.project.versions.values_list("number", flat=True)) == [1]
+    home = Path(settings.ARTIFACTS_DIR) / "versions" / str(cast.project.id)
+    assert list(home.iterdir()) == []
+    assert register_version(project=cast.project, kind="adapter", artifact=artifact).number == 2
 
 
 def test_what_a_crash_left_is_cleared_away(cast: Cast, tmp_path: Path) -> None:
