@@ -28,7 +28,12 @@ def main() -> None:
         page.get_by_label("Password").fill(password)
         page.keyboard.press("Enter")
         page.wait_for_url(lambda url: "login" not in url)
-        for picture, path in (("loop", ""), ("work", "work/"), ("run", "runs/1/")):
+        for picture, path in (
+            ("loop", ""),
+            ("work", "work/"),
+            ("run", "runs/1/"),
+            ("leaderboard", "leaderboard/"),
+        ):
             page.goto(f"/p/{slug}/{path}")
             page.wait_for_timeout(SETTLE_MS)
             page.screenshot(path=FOLDER / f"{picture}.png")
