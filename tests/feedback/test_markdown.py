@@ -124,6 +124,7 @@ def test_text_made_to_be_slow_is_not(text):
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_code_made_to_be_slow_is_not(language):
     pieces = [

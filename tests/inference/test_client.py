@@ -44,6 +44,7 @@ near_events = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(near_events.map(json.dumps) | st.text() | json_values.map(json.dumps)))
 def test_any_stream_is_events_or_a_named_error(datas: list[str]) -> None:
     lines = iter([f"data: {data}" for data in datas] + ["data: [DONE]"])

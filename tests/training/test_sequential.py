@@ -51,6 +51,7 @@ def test_the_order_of_the_scores_does_not_matter_and_the_mean_lies_inside(scores
         assert seen.low - 0.001 <= seen.mean <= seen.high + 0.001
 
 
+@pytest.mark.slow
 def test_looking_often_fools_it_seldom():
     """200 equal candidates, a look every 25 of 400 battles: 5 % of them is the bound."""
     dice = np.random.default_rng(3)
