@@ -50,13 +50,13 @@ def test_the_options_in_the_databases_url_are_kept(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("server", ["config.asgi", "config.wsgi"])
 @pytest.mark.parametrize(
-    ("unsafe", "check"),
+    ("server", "unsafe", "check"),
     [
-        ({"SECRET_KEY": "insecure-development-key-never-serve-with-it"}, "ratchet.E001"),
-        ({"DEBUG": "1"}, "ratchet.E002"),
-        ({"ENGINE_URLS": "http://10.0.0.9:8001", "ENGINE_API_KEY": ""}, "ratchet.E004"),
+        ("config.asgi", {"SECRET_KEY": "insecure-development-key-never-serve-with-it"}, "ratchet.E001"),
+        ("config.wsgi", {"DEBUG": "1"}, "ratchet.E002"),
+        ("config.asgi", {"ENGINE_URLS": "http://10.0.0.9:8001", "ENGINE_API_KEY": ""}, "ratchet.E004"),
+        ("config.wsgi", {"ENGINE_URLS": "http://10.0.0.9:8001", "ENGINE_API_KEY": ""}, "ratchet.E004"),
     ],
 )
 def test_a_server_refuses_an_unsafe_start(tmp_path, server, unsafe, check):
