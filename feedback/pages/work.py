@@ -28,7 +28,8 @@ from feedback.services.queue import (
     undo_last,
     waiting_count,
 )
-from feedback.services.standings import confirm_guidelines, standing_of
+from feedback.services.standings import confirm_guidelines, must_qualify, standing_of
+from feedback.services.workbench import workbench_of
 from feedback.worksheet import Worksheet
 from projects.access import project_for
 from projects.bodies import parse_json
@@ -182,7 +183,8 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
         "sheet": Worksheet.of(assignment) if assignment is not None else None,
         "state": queue_state(project=project, rater=rater, kinds=kinds, is_empty=True) if is_empty else None,
         "waiting": waiting_count(project, rater, kinds),
-        "standing": standing_of(project, rater),
+        # While it holds every question is gold; at any other time nothing may tell gold from the rest.
+        "must_qualify": must_qualify(standing_of(project, rater), workbench_of(project)),
         "can_undo": Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
         "answer_id": uuid7(),
     }

@@ -23,8 +23,6 @@ from projects.errors import Invalid, Problem
 from projects.models import Membership, Project
 from projects.services import Actor, update_project
 
-STRATEGIES = (Task.Strategy.RANDOM, Task.Strategy.UNCERTAIN, Task.Strategy.DISAGREEMENT, Task.Strategy.NEWEST)
-
 
 @login_required
 @never_cache
@@ -85,7 +83,7 @@ def _save(request: HttpRequest, project: Project, bench: Workbench) -> None:
 def _read(request: HttpRequest, bench: Workbench, name: str) -> Any:
     """A setting as it was typed. Raises Invalid."""
     if name == "weights":
-        weights = {one.value: _number(request, f"weight-{one}", float) for one in STRATEGIES}
+        weights = {one.value: _number(request, f"weight-{one}", float) for one in Task.Strategy}
         return {strategy: weight for strategy, weight in weights.items() if weight}
     old = getattr(bench, name)
     if isinstance(old, bool):

@@ -80,7 +80,7 @@ function take(form, unsent = outbox.keys().length) {
 function send(answer, verdict = "") {
   const form = shown();
   if (isWaiting || !isQuestion(form)) return;
-  if (typeof answer === "string") return void toast(answer, { bad: true }).focus?.();
+  if (typeof answer === "string") return void toast(answer, { bad: true });
   leave(form, verdict, form.action, { answer: JSON.stringify(answer), seconds: secondsSpent() });
 }
 
@@ -128,7 +128,7 @@ place.addEventListener("change", keepSoon);
 function keepSoon() {
   clearTimeout(draftTimer);
   const form = shown(), of = desk;
-  if (!of || form.dataset.asks === "pair" && !form.elements.comment) return;
+  if (!of) return;
   draftTimer = setTimeout(() => {
     const draft = of.draft();
     if (draft && form === shown()) quietly(form.dataset.keep, { draft: JSON.stringify(draft) });
