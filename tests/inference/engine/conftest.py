@@ -107,7 +107,7 @@ def start(tiny: Path, artifacts: Path, *flags: str) -> tuple[subprocess.Popen[by
 @pytest.fixture(scope="session")
 def processes(tiny, artifacts) -> Iterator[dict[str, tuple[subprocess.Popen[bytes], int]]]:
     """Both engines, started together because starting takes most of its time in imports."""
-    narrow = ("--max-running", "1", "--max-waiting", "2", "--request-timeout", "2", "--dtype", "float32")
+    narrow = ("--max-running", "1", "--max-waiting", "2", "--request-timeout", "8", "--dtype", "float32")
     running = {
         "wide": start(tiny, artifacts),
         "narrow": start(tiny, artifacts, *narrow, "--memory-gb", "0.0023", "--max-waiting-tokens", "1000"),
@@ -141,7 +141,7 @@ def engine(processes, artifacts) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def narrow(processes, artifacts) -> Iterator[Engine]:
-    """Makes one answer at a time, lets two wait, gives up after two seconds; memory for two adapters."""
+    """Makes one answer at a time, lets two wait, gives up after eight seconds; memory for two adapters."""
     yield from connect(processes, "narrow", artifacts)
 
 

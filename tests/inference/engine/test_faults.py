@@ -92,7 +92,7 @@ def test_each_deadline_is_its_own_and_a_stuck_thread_is_named(tiny, tmp_path):
     """Whoever holds all turns at the cores stops the thread in the middle of a step."""
 
     async def scene() -> None:
-        limits = {"first_token_timeout_s": 0.4, "gap_timeout_s": 0.2}
+        limits = {"first_token_timeout_s": 1.5, "gap_timeout_s": 1}
         async with inside(tiny, tmp_path, **limits) as (app, http):
             versions = app.state.versions
             lane, turns = versions.get("tiny").lane, versions._maker._turns
@@ -101,7 +101,7 @@ def test_each_deadline_is_its_own_and_a_stuck_thread_is_named(tiny, tmp_path):
                 answer = await http.post("/v1/chat/completions", json=body())
                 assert answer.status_code == 504
                 assert "first token" in answer.json()["error"]["message"]
-                assert 0.4 <= time.monotonic() - began < 2
+                assert time.monotonic() - began >= 1.5
                 health = await until(http, "degraded")
                 assert (health.status_code, health.json()["stuck"]) == (503, ["tiny"])
             await until(http, "ok")
@@ -121,7 +121,7 @@ def test_a_reader_that_neither_reads_nor_leaves_is_dropped(tiny, tmp_path):
     """Its answer is made to the end meanwhile, which frees the place; then the request itself ends."""
 
     async def scene() -> None:
-        async with inside(tiny, tmp_path, request_timeout_s=0.5, max_open=1) as (app, http):
+        async with inside(tiny, tmp_path, request_timeout_s=3, max_open=1) as (app, http):
             said: list[Message] = [{"type": "http.request", "body": json.dumps(body(stream=True)).encode()}]
 
             async def receive() -> Message:
@@ -138,8 +138,24 @@ def test_a_reader_that_neither_reads_nor_leaves_is_dropped(tiny, tmp_path):
             reading = asyncio.create_task(app({**scope, "query_string": b""}, receive, send))
             await made_some(app.state.versions.get("tiny").lane)
             assert (await http.post("/v1/chat/completions", json=body())).status_code == 429
-            await asyncio.wait_for(reading, 5)
+            await asyncio.wait_for(reading, 30)
             assert (await http.post("/v1/chat/completions", json=body(max_tokens=3))).status_code == 200
+
+    asyncio.run(scene())
+
+
+def test_an_answer_that_takes_too_long_is_given_up(tiny, tmp_path):
+    """Whole or streamed, it ends with the same error, and what waits behind it is given up as well."""
+
+    async def scene() -> None:
+        async with inside(tiny, tmp_path, request_timeout_s=0.3, max_running=1) as (app, http):
+            long = body(n=8, max_tokens=440)
+            whole = await http.post("/v1/chat/completions", json=long)
+            assert (whole.status_code, whole.json()["error"]["code"]) == (504, "deadline_exceeded")
+            streamed = await http.post("/v1/chat/completions", json={**long, "stream": True})
+            assert last_error(streamed) == "deadline_exceeded"
+            lane = app.state.versions.get("tiny").lane
+            assert (lane.running, lane.waiting) == (0, 0)
 
     asyncio.run(scene())
 
@@ -191,7 +207,7 @@ def test_an_engine_that_was_frozen_goes_on(narrow):
     try:
         with pytest.raises(httpx.TimeoutException):
             httpx.get(f"{narrow.url}/health", timeout=0.3)
-        time.sleep(2)
+        time.sleep(8)
     finally:
         narrow.process.send_signal(signal.SIGCONT)
     asking.join()

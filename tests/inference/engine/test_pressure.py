@@ -28,17 +28,23 @@ def load_of(engine) -> tuple[int, int]:
     return state["running"], state["waiting"]
 
 
-def until(condition, seconds: float) -> float:
-    """Seconds until the condition holds; fails when it does not in time."""
-    began = time.monotonic()
+def cancelled(engine) -> float:
+    lines = engine.http.get("/metrics").text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("ratchet_engine_cancelled_total"))
+
+
+def until(condition) -> None:
+    """Return when the condition holds."""
+    end = time.monotonic() + 10
     while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.005)
-    return time.monotonic() - began
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(engine, stream):
+    before = cancelled(engine)
+
     async def leave() -> None:
         async with client(engine) as http:
             asking = asyncio.create_task(http.post("/v1/chat/completions", json={**LONG, "stream": stream}))
@@ -48,8 +54,8 @@ def test_a_client_that_leaves_frees_its_place(engine, stream):
             await asyncio.wait([asking])
 
     asyncio.run(leave())
-    assert until(lambda: load_of(engine) == (0, 0), 0.2) < 0.2
-    assert "ratchet_engine_cancelled_total" in engine.http.get("/metrics").text
+    until(lambda: load_of(engine) == (0, 0))
+    assert cancelled(engine) == before + 1
 
 
 def test_a_client_that_leaves_the_queue_frees_its_place(narrow):
@@ -63,10 +69,8 @@ def test_a_client_that_leaves_the_queue_frees_its_place(narrow):
                 await asyncio.sleep(0.005)
             second.cancel()
             await asyncio.wait([second])
-            began = time.monotonic()
-            while load_of(narrow)[1] and not first.done():
-                await asyncio.sleep(0.005)
-            assert time.monotonic() - began < 0.2
+            until(lambda: load_of(narrow)[1] == 0)
+            assert load_of(narrow)[0] == 1, "the first goes on"
             assert (await first).status_code == 200
 
     asyncio.run(leave())
@@ -114,26 +118,6 @@ def test_tokens_that_wait_are_bounded(narrow):
     assert responses[2].status_code == 429
     assert "tokens" in responses[2].json()["error"]["message"]
     assert responses[2].headers["Retry-After"] == "1"
-
-
-def test_an_answer_that_takes_too_long_is_given_up(narrow):
-    """Three long answers one after the other do not fit into two seconds, unless the machine is very fast."""
-
-    async def queue() -> list[httpx.Response]:
-        async with client(narrow) as http:
-            plain = {**LONG, "n": 3, "max_tokens": 440}
-            first = await http.post("/v1/chat/completions", json=plain)
-            return [first, await http.post("/v1/chat/completions", json={**plain, "stream": True})]
-
-    whole, streamed = asyncio.run(queue())
-    if whole.status_code == 200:
-        pytest.skip("this machine makes 1,400 tokens in two seconds")
-    assert whole.status_code == 504
-    assert whole.json()["error"]["code"] == "deadline_exceeded"
-    last = streamed.text.split("\n\n")[-2]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
-    assert "[DONE]" not in streamed.text
-    assert load_of(narrow) == (0, 0)
 
 
 def test_an_idle_engine_takes_no_processor_time(engine):
