@@ -1,7 +1,6 @@
 """Too many requests, too long ones, and clients that leave."""
 
 import asyncio
-import json
 import time
 from pathlib import Path
 
