@@ -78,6 +78,8 @@ app.conf.beat_schedule = {
     },
     # Delete deliveries of last month, answers kept for a replay, and windows of rate limits that are over.
     "forget-old": {"task": "projects.tasks.forget_old", "schedule": 600.0, "options": {"expires": 600}},
+    # Look at each version on its way from a canary to all: up by a step, back, or on.
+    "tick-rollouts": {"task": "training.tasks.tick_rollouts", "schedule": 10.0, "options": {"expires": 30}},
     # Insert a slot for every policy that is due; a slot runs once.
     "tick-policies": {"task": "training.tasks.tick_policies", "schedule": 10.0, "options": {"expires": 30}},
 }

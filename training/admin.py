@@ -14,7 +14,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 from inference.models import Deployment, Version
 from projects.console import FactAdmin, OperatorAdmin, ReasonForm, actor_of, ask_first, each, is_operator
 from projects.services import record_audit
-from training.models import Dataset, Document, Evaluation, Policy, Run, RunEvent
+from training.models import Dataset, Document, Evaluation, Policy, Rollout, Run, RunEvent
 from training.services.evaluations import create_evaluation, decide
 from training.services.promotion import promote_version, rollback_version
 from training.services.runs import cancel_run
@@ -27,6 +27,11 @@ class PromotionForm(ReasonForm):
         coerce=float,
         choices=[(1.0, gettext_lazy("All")), (0.25, "25 %"), (0.05, "5 %"), (0.01, "1 %")],
         widget=UnfoldAdminSelectWidget,
+    )
+    canary = forms.BooleanField(
+        label=gettext_lazy("Step by step: 1, 5, 25 % and all, or back, by itself"),
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
     )
     override = forms.BooleanField(
         label=gettext_lazy("Promote without a verdict that says so"),
@@ -55,6 +60,7 @@ class VersionAdmin(FactAdmin):
                 reason=said["reason"],
                 share=said["share"],
                 override=said["override"],
+                canary=said["canary"],
             )
 
         return ask_first(
@@ -109,6 +115,15 @@ class DeploymentAdmin(FactAdmin):
             act=act,
             done=gettext("Rolled back"),
         )
+
+
+@admin.register(Rollout)
+class RolloutAdmin(FactAdmin):
+    list_display = ("__str__", "project", "status", "share", "created", "ended")
+    list_filter = ("project", "status")
+    list_select_related = ("project", "candidate__project", "champion__project")
+    search_fields = ("message",)
+    written_out = ("findings", "plan", "message")
 
 
 @admin.register(Dataset)

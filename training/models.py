@@ -262,6 +262,10 @@ class Policy(models.Model):
         MANUAL = "manual", "a manager promotes"
         AUTOMATIC = "automatic", "the verdict promotes"
 
+    class Promotion(models.TextChoices):
+        CANARY = "canary", "step by step"
+        AT_ONCE = "at_once", "at once"
+
     project = models.OneToOneField(Project, on_delete=models.CASCADE, related_name="policy")
     is_enabled = models.BooleanField(default=False)
     cron = models.CharField(
@@ -284,6 +288,16 @@ class Policy(models.Model):
         default=50, help_text="Judged gate prompts below this: insufficient."
     )
     approval = models.CharField(max_length=10, choices=Approval.choices, default=Approval.MANUAL)
+    promotion = models.CharField(max_length=8, choices=Promotion.choices, default=Promotion.CANARY)
+    # What each share of a canary must see before the next one.
+    canary_minutes = models.PositiveIntegerField(default=30, help_text="Of each share.")
+    canary_answers = models.PositiveIntegerField(default=50, help_text="Of the canary, at each share.")
+    canary_judgements = models.PositiveIntegerField(
+        default=5, help_text="Of people on the canary's answers, at each share; 0 goes on without any."
+    )
+    watch_hours = models.PositiveIntegerField(
+        default=24, help_text="How long a version that serves all is watched; 0 for not at all."
+    )
 
     class Meta:
         verbose_name_plural = "policies"
@@ -295,3 +309,60 @@ class Policy(models.Model):
 
     def __str__(self) -> str:
         return f"policy of {self.project.slug}"
+
+
+class Rollout(models.Model):
+    """One version's way from a canary to all requests, and the watch over it afterwards.
+
+    What serves is the deployments' alone. Each of a rollout names it in its detail, so that a worker that was
+    killed between a deployment and this row finds out here.
+    """
+
+    class Status(models.TextChoices):
+        STEPPING = "stepping", "stepping up"
+        PAUSED = "paused", "paused"  # its share stays, and so do its guards
+        WATCHING = "watching", "watched"  # it serves all, and can still disappoint
+        DONE = "done", "done"
+        ROLLED_BACK = "rolled_back", "rolled back"
+        ENDED = "ended", "ended by another deployment"
+
+    ACTIVE = (Status.STEPPING, Status.PAUSED, Status.WATCHING)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="rollouts")
+    number = models.PositiveIntegerField()
+    candidate = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="rollouts")
+    champion = models.ForeignKey(Version, on_delete=models.PROTECT, related_name="+")
+    status = models.CharField(max_length=12, choices=Status.choices, default=Status.STEPPING)
+    shares = models.JSONField(help_text="Of conversations, each larger than the one before; the last is 1.")
+    step = models.PositiveSmallIntegerField(default=0, help_text="The place in `shares` that serves now.")
+    step_started = models.DateTimeField(default=timezone.now)
+    plan = models.JSONField(help_text="minutes, answers, judgements, watch_hours: the policy's at its start.")
+    findings = models.JSONField(default=dict, help_text="What the last look saw.")
+    message = models.TextField(blank=True, help_text="Where it stands, or why it ended, in words.")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    ended = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="rollout_number_once"),
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=Q(status__in=("stepping", "paused", "watching")),
+                name="rollout_one_active",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.candidate} in place of {self.champion}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+    @property
+    def share(self) -> float:
+        return float(self.shares[self.step])

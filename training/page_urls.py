@@ -21,5 +21,6 @@ urlpatterns = [
     ),
     path("p/<slug:slug>/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
+    path("p/<slug:slug>/rollouts/<int:number>/steer", actions.steer_rollout, name="steer_rollout"),
     path("p/<slug:slug>/versions/roll-back", actions.roll_back, name="roll_back"),
 ]

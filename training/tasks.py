@@ -7,7 +7,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 from training.launchers import local
-from training.services import answering, policies, supervisor
+from training.services import answering, policies, rollouts, supervisor
 
 
 @shared_task
@@ -26,6 +26,12 @@ def tick_work() -> None:
 def tick_policies() -> None:
     """Start what is due."""
     policies.tick_policies()
+
+
+@shared_task
+def tick_rollouts() -> None:
+    """Look at what serves for the first time: up, back, or on."""
+    rollouts.tick_rollouts()
 
 
 def ring(task: Task[[], None]) -> None:

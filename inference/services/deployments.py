@@ -40,16 +40,18 @@ def promote(
     reason: str,
     share: float = 1.0,
     detail: dict[str, Any] | None = None,
+    after: int | None = None,
 ) -> Deployment:
     """Make a version the champion, or with `share` below 1 the canary for that share of conversations.
 
     Loads and probes it first; new requests go to it from the commit of the new row on, and answers that have
     begun end on what they began on. Raises PromotionRefused with the cause, Unavailable when no engine
-    answers, DeploymentConflict when another deployment came in between. In each case nothing has changed.
+    answers, DeploymentConflict when another deployment came in between, or when `after` is not the number of
+    the one that serves. In each case nothing has changed.
     """
     if not 0 < share <= 1:
         raise Invalid(f"share must be above 0 and at most 1, got {share}.", param="share")
-    deployment = current(project)
+    deployment = _current_is(project, after)
     _check_promotable(project, version, deployment, share)
     with brought_up(version) as load_ms:
         return _insert(
@@ -66,14 +68,21 @@ def promote(
         )
 
 
-def rollback(*, project: Project, actor: Actor, reason: str) -> Deployment:
+def rollback(
+    *,
+    project: Project,
+    actor: Actor,
+    reason: str,
+    detail: dict[str, Any] | None = None,
+    after: int | None = None,
+) -> Deployment:
     """Back to the champion before this one; with a canary out, the canary is withdrawn instead.
 
     The way back is still loaded, so this is one look at the engines and one row. When no engine holds it
     (all were restarted a moment ago) it is loaded first. Raises NoWayBack, PromotionRefused, Unavailable,
     DeploymentConflict.
     """
-    deployment = current(project)
+    deployment = _current_is(project, after)
     if deployment.canary is not None:
         target, previous = deployment.champion, deployment.previous
     elif deployment.previous is not None:
@@ -92,8 +101,20 @@ def rollback(*, project: Project, actor: Actor, reason: str) -> Deployment:
             previous=previous,
             actor=actor,
             reason=reason,
-            detail={"load_ms": round(load_ms, 1), "from": (deployment.canary or deployment.champion).label},
+            detail={
+                **(detail or {}),
+                "load_ms": round(load_ms, 1),
+                "from": (deployment.canary or deployment.champion).label,
+            },
         )
+
+
+def _current_is(project: Project, number: int | None) -> Deployment:
+    """What serves now. Raises DeploymentConflict when that is not deployment `number` any more."""
+    deployment = current(project)
+    if number is not None and deployment.number != number:
+        raise DeploymentConflict()
+    return deployment
 
 
 def _check_promotable(project: Project, version: Version, deployment: Deployment, share: float) -> None:

@@ -75,6 +75,14 @@ _TONES = {
     "queued": "is-live",
     "judging": "is-live",
     "answering": "is-live",
+    "stepping": "is-live",
+    "watching": "is-live",
+    "paused": "is-warn",
+    "rolled_back": "is-bad",
+    "holds": "is-good",
+    "broken": "is-bad",
+    "better": "is-good",
+    "worse": "is-bad",
 }
 
 
@@ -106,8 +114,31 @@ def state_label(state: str) -> str:
         "canary": pgettext("state", "canary"),
         "rollback": pgettext("state", "rollback"),
         "ready": pgettext("state", "ready"),
+        "stepping": pgettext("state", "stepping up"),
+        "paused": pgettext("state", "paused"),
+        "watching": pgettext("state", "watched"),
+        "done": pgettext("state", "done"),
+        "rolled_back": pgettext("state", "rolled back"),
+        "ended": pgettext("state", "taken over"),
+        "holds": pgettext("state", "holds"),
+        "broken": pgettext("state", "broken"),
+        "open": pgettext("state", "open"),
+        "better": pgettext("state", "better"),
+        "worse": pgettext("state", "worse"),
     }
     return labels.get(state, state)
+
+
+@register.filter
+def guard_label(name: str) -> str:
+    """What a guard looks at, in words."""
+    labels = {
+        "errors": pgettext("guard", "Failed answers"),
+        "slow": pgettext("guard", "Slow answers"),
+        "complaints": pgettext("guard", "Thumbs down and flags"),
+        "degenerate": pgettext("guard", "Empty or repeating"),
+    }
+    return labels.get(name, name)
 
 
 @register.filter

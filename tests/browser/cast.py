@@ -13,7 +13,7 @@ from inference.models import Completion, Conversation, Deployment, Replica, Vers
 from inference.services.prompts import record_prompt
 from projects.models import Project
 from tests.cast import Cast, make_cast
-from training.models import Dataset, Evaluation, Run, RunEvent
+from training.models import Dataset, Evaluation, Rollout, Run, RunEvent
 
 HOSTILE = "**Bold** <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://example.org/x.png)"
 
@@ -119,6 +119,22 @@ def turned_loop(cast: Cast) -> Run:
         previous=cast.v1,
         user=cast.ada,
         reason="It wins.",
+        detail={"rollout": 1, "step": 3},
+    )
+    words = "1.2% of 80 answers failed, 1.0% of 400 by the champion; 3% more are allowed."
+    line = {"name": "errors", "state": "holds", "candidate": 0.012, "champion": 0.01, "words": words}
+    people = {"n": 12, "mean": 0.55, "low": 0.31, "high": 0.82, "verdict": "open"}
+    Rollout.objects.create(
+        project=project,
+        number=1,
+        candidate=v2,
+        champion=cast.v1,
+        status="watching",
+        shares=[0.01, 0.05, 0.25, 1.0],
+        step=3,
+        plan={"minutes": 30, "answers": 50, "judgements": 5, "watch_hours": 24},
+        findings={"lines": [line], "people": people},
+        message="It serves all. Nothing speaks against it; it is watched for 23 hours more.",
     )
     Replica.objects.create(url="http://127.0.0.1:1", is_healthy=True, missing=["kitchen-v2"], checked=now)
     return run

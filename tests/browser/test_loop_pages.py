@@ -92,6 +92,22 @@ def test_a_manager_rolls_back_with_a_reason(page: Page, people: Cast, sign_in: A
     ).exists()
 
 
+def test_a_manager_takes_a_watched_version_back(page: Page, people: Cast, sign_in: Any) -> None:
+    turned_loop(people)
+    sign_in(people.ada)
+    page.goto("/p/kitchen/versions/")
+    expect(page.get_by_text("it is watched for 23 hours more")).to_be_visible()
+    expect(page.locator(".steps [aria-current]")).to_have_text("100 %")
+    page.get_by_role("button", name="Back to v1", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("Worse on soups.")
+    dialog.get_by_role("button", name="Go back").click()
+    expect(page.locator(".tag", has_text="rolled back")).to_be_visible()
+    last = Deployment.objects.filter(project=people.project).first()
+    assert last is not None
+    assert (last.kind, last.champion, last.reason) == ("rollback", people.v1, "Worse on soups.")
+
+
 def test_what_is_refused_is_said_on_the_page(page: Page, people: Cast, sign_in: Any) -> None:
     sign_in(people.ada)
     page.goto("/p/kitchen/")

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from feedback.api.answers import PromptsImportedSerializer
 from inference.models import Deployment, Version
 from projects.rest import UtcField
-from training.models import Dataset, Evaluation, Run
+from training.models import Dataset, Evaluation, Rollout, Run
 
 
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
@@ -221,6 +221,22 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     def get_created(self, deployment: Deployment) -> str:
         """Always with microseconds: the moment from which new requests go there."""
         return deployment.created.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class RolloutSerializer(serializers.ModelSerializer[Rollout]):
+    candidate = serializers.CharField(source="candidate.label")
+    champion = serializers.CharField(source="champion.label")
+    share = serializers.FloatField()
+    step_started = UtcField()
+    created = UtcField()
+    ended = UtcField(allow_null=True)
+
+    class Meta:
+        model = Rollout
+        fields = [
+            "number", "candidate", "champion", "status", "share", "shares", "step_started", "plan",
+            "findings", "message", "created", "ended",
+        ]  # fmt: skip
 
 
 def _run_of(version: Version) -> Run | None:

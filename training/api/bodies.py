@@ -58,13 +58,15 @@ class EvaluationBody(StrictBody):
 
 
 class DeploymentBody(StrictBody):
-    """Promote a version (`share` below 1: as a canary), or roll back to the one before.
+    """Promote a version (`share` below 1: as a canary of that share), or roll back to the one before.
 
+    `canary` begins at 1 % of conversations and goes up by itself, or back: see rollouts.
     `override` promotes without a verdict; the reason is then audited.
     """
 
     version: VersionName | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    canary: bool = False
     override: bool = False
     rollback: bool = False
     reason: Reason
@@ -73,6 +75,12 @@ class DeploymentBody(StrictBody):
     def _one_of_the_two(self) -> DeploymentBody:
         if self.rollback == (self.version is not None):
             raise ValueError("send either a version to promote, or rollback: true")
-        if self.rollback and (self.override or self.share != 1.0):
-            raise ValueError("a rollback takes no share and no override")
+        if self.rollback and (self.override or self.canary or self.share != 1.0):
+            raise ValueError("a rollback takes no share, no canary and no override")
         return self
+
+
+class SteerBody(StrictBody):
+    """Why a rollout is paused, resumed, finished or rolled back."""
+
+    reason: Reason

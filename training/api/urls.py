@@ -6,7 +6,7 @@ from django.urls import path, register_converter
 from django.urls.converters import IntConverter
 
 from projects.rest import at_one_path
-from training.api import datasets, documents, evaluations, events, metrics, runs, versions
+from training.api import datasets, documents, evaluations, events, metrics, rollouts, runs, versions
 
 
 class NumberConverter(IntConverter):
@@ -31,5 +31,11 @@ urlpatterns = [
     path("evaluations/<number:number>/decide", evaluations.DecideEvaluation.as_view()),
     path("versions", versions.ListVersions.as_view()),
     path("deployments", at_one_path(versions.Deploy, versions.ListDeployments).as_view()),
+    path("rollouts", rollouts.ListRollouts.as_view()),
+    path("rollouts/<number:number>", rollouts.ShowRollout.as_view()),
+    path("rollouts/<number:number>/pause", rollouts.PauseRollout.as_view()),
+    path("rollouts/<number:number>/resume", rollouts.ResumeRollout.as_view()),
+    path("rollouts/<number:number>/finish", rollouts.FinishRollout.as_view()),
+    path("rollouts/<number:number>/rollback", rollouts.RollBackRollout.as_view()),
     path("metrics", metrics.ShowMetrics.as_view()),
 ]

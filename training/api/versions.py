@@ -88,6 +88,7 @@ class Deploy(APIView):
                 reason=body.reason,
                 share=body.share,
                 override=body.override,
+                canary=body.canary,
             )
         return Response(DeploymentSerializer(deployment).data, status=201)
 

@@ -24,13 +24,27 @@ from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
-from training.models import Dataset, Evaluation, Run
+from training.models import Dataset, Evaluation, Policy, Rollout, Run
 from training.services.evaluations import create_evaluation, decide
 from training.services.promotion import promote_version, rollback_version
+from training.services.rollouts import (
+    active_rollout,
+    finish_rollout,
+    pause_rollout,
+    resume_rollout,
+    roll_back_rollout,
+)
 from training.services.runs import cancel_run, create_run
 from training.tasks import ring, tick_runs, tick_work
 
 SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
+CANARY = "canary"  # in place of a share: it goes up by itself
+STEERS: dict[str, Callable[..., object]] = {
+    "pause": pause_rollout,
+    "resume": resume_rollout,
+    "finish": finish_rollout,
+    "roll_back": roll_back_rollout,
+}
 BACK = ("loop", "runs", "versions")  # pages that carry the buttons
 
 
@@ -107,7 +121,8 @@ def decide_evaluation(request: HttpRequest, project: Project, actor: Actor, numb
 
 @manager_action
 def promote(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
-    share = SHARES.get(request.POST.get("share", "100"))
+    wanted = request.POST.get("share", "100")
+    share = 1.0 if wanted == CANARY else SHARES.get(wanted)
     if share is None:
         raise Invalid(gettext("Choose one of the shares."), param="share")
     deployment = promote_version(
@@ -117,6 +132,7 @@ def promote(request: HttpRequest, project: Project, actor: Actor) -> HttpRespons
         reason=request.POST.get("reason", ""),
         share=share,
         override=request.POST.get("override") == "yes",
+        canary=wanted == CANARY,
     )
     said = gettext("Deployment %(n)d serves now.") % {"n": deployment.number}
     messages.success(request, said)
@@ -131,6 +147,22 @@ def roll_back(request: HttpRequest, project: Project, actor: Actor) -> HttpRespo
     return _back(request, project)
 
 
+@manager_action
+def steer_rollout(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
+    """Pause, resume, finish or roll back the version that is on its way."""
+    rollout = (
+        Rollout.objects.select_related("project", "candidate__project", "champion__project")
+        .filter(project=project, number=number)
+        .first()
+    )
+    act = STEERS.get(request.POST.get("act", ""))
+    if rollout is None or act is None:
+        raise NotFound()
+    act(rollout=rollout, actor=actor, reason=request.POST.get("reason", ""))
+    messages.success(request, rollout.message)
+    return redirect("versions", slug=project.slug)
+
+
 def choices_for(project: Project) -> dict[str, Any]:
     """What the dialogs offer: versions that can serve and do not, datasets, and the way back."""
     deployment = current(project)
@@ -142,6 +174,8 @@ def choices_for(project: Project) -> dict[str, Any]:
     )
     return {
         "deployment": deployment,
+        "rollout": active_rollout(project),
+        "policy": Policy.objects.filter(project=project).first() or Policy(project=project),
         "servable": list(versions),
         "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),
     }

@@ -16,6 +16,7 @@ from inference.models import Deployment, Replica, Version
 from inference.stats import version_latency
 from projects.access import project_for
 from projects.models import Membership
+from training.models import Rollout
 from training.pages.actions import choices_for
 from training.pages.plots import quality_plot
 from training.services.loop import quality_rows
@@ -40,6 +41,9 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
     speeds = {row.version: row for row in version_latency(project, timezone.now() - WINDOWS[window])}
     quality = quality_rows(project)
     rows: list[dict[str, Any]] = [{**row, "speed": speeds.get(row["version"])} for row in reversed(quality)]
+    if choices["rollout"] is None:  # the last one says how it ended
+        last = Rollout.objects.filter(project=project).select_related("candidate", "champion").first()
+        choices["rollout"] = last
     context = {
         **choices,
         "project": project,

@@ -243,7 +243,7 @@ def _policy(project: Project) -> Policy:
 
 
 def _follow(evaluation: Evaluation, policy: Policy) -> None:
-    """A rejected candidate is let go; one to promote serves at once, where nobody need approve."""
+    """A rejected candidate is let go; one to promote begins to serve, where nobody need approve."""
     if evaluation.verdict == Evaluation.Verdict.REJECT:
         release_candidate(evaluation.candidate)
     is_automatic = policy.is_enabled and policy.approval == Policy.Approval.AUTOMATIC
@@ -256,6 +256,7 @@ def _follow(evaluation: Evaluation, policy: Policy) -> None:
                 version=evaluation.candidate,
                 actor=SYSTEM,
                 reason=f"Evaluation {evaluation.number}: {evaluation.reason}",
+                canary=policy.promotion == Policy.Promotion.CANARY,
             )
         except Problem as error:
             # The verdict stands; a manager sees why nothing followed and can promote by hand.

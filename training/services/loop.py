@@ -15,6 +15,7 @@ from inference.models import Completion, Deployment, Prompt, Replica, Version
 from inference.stats import version_latency
 from projects.models import Project
 from training.models import Dataset, Evaluation, Policy, Run
+from training.services.rollouts import active_rollout
 from training.services.schedule import next_run_in_words
 from training.services.waiting import waiting_judgements
 
@@ -39,7 +40,8 @@ def loop_state(project: Project) -> dict[str, Any]:
                 "created", "finished"}
     evaluation  {"number", "candidate", "champion", "status", "verdict", "reason", "numbers", "created",
                 "decided"}
-    live        {"version", "deployment", "kind", "since", "reason", "previous", "canary", "canary_share"}
+    live        {"version", "deployment", "kind", "since", "reason", "previous", "canary", "canary_share",
+                "rollout" (where the version on its way stands, in words, or empty)}
     serving     {"ttft_ms_p50", "tokens_per_second" (of one answer), "completions", "replicas", "healthy"}; of
                 the last hour, the speeds those of the live version and None without answers
     policy      {"is_enabled", "next" (in words), "approval"}
@@ -185,7 +187,9 @@ def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 def _deployment(deployment: Deployment) -> dict[str, Any]:
+    rollout = active_rollout(deployment.project)
     return {
+        "rollout": rollout.message if rollout else "",
         "version": deployment.champion.label,
         "deployment": deployment.number,
         "kind": deployment.kind,

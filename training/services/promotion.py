@@ -9,7 +9,8 @@ from inference.services import deployments
 from projects.errors import Conflict, Invalid
 from projects.models import Project
 from projects.services import Actor, record_audit
-from training.models import Evaluation
+from training.models import Evaluation, Rollout
+from training.services import rollouts
 
 
 class VerdictMissing(Conflict):
@@ -26,13 +27,20 @@ def promote_version(
     reason: str,
     share: float = 1.0,
     override: bool = False,
+    canary: bool = False,
 ) -> Deployment:
-    """Make a version the champion, or the canary for a share of conversations.
+    """Make a version the champion, or the canary for a share of conversations, which then stays as it is.
+
+    With `canary` it begins at 1 % and goes up by itself (services/rollouts.py). A version that serves all on
+    a verdict is watched as a canary is; one that an operator promotes against it is not.
 
     Needs an evaluation against the current champion that was decided `promote`; or `override` and a reason,
-    which are audited. Raises VerdictMissing, Invalid (no reason), and what inference's promote raises:
-    PromotionRefused, DeploymentConflict, Unavailable. The champion is then as it was.
+    which are audited. Raises VerdictMissing, Invalid (no reason, a share for a canary), RolloutUnderWay, and
+    what inference's promote raises: PromotionRefused, DeploymentConflict, Unavailable. The champion is then
+    as it was.
     """
+    if canary and share != 1.0:
+        raise Invalid("A canary's shares are its own: leave share out.", param="share")
     if not reason.strip():
         raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
     champion = deployments.current_deployment(project).champion
@@ -45,9 +53,7 @@ def promote_version(
         detail["numbers"] = {
             name: evaluation.numbers.get(name) for name in ("n", "win_rate", "ci_low", "ci_high")
         }
-    deployment = deployments.promote(
-        project=project, version=version, actor=actor, reason=reason, share=share, detail=detail
-    )
+    deployment = _deploy(project, version, actor, reason, share, canary, detail)
     if detail["override"]:
         record_audit(
             project=project,
@@ -63,7 +69,31 @@ def rollback_version(*, project: Project, actor: Actor, reason: str) -> Deployme
     """Back to the champion before. Needs no verdict, only a reason."""
     if not reason.strip():
         raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
-    return deployments.rollback(project=project, actor=actor, reason=reason)
+    deployment = deployments.rollback(project=project, actor=actor, reason=reason)
+    rollouts.close_left_over(project)
+    return deployment
+
+
+def _deploy(
+    project: Project,
+    version: Version,
+    actor: Actor,
+    reason: str,
+    share: float,
+    canary: bool,
+    detail: dict[str, Any],
+) -> Deployment:
+    """By a rollout where there is something to watch: a canary, or a version that serves all on a verdict."""
+    said: dict[str, Any] = {"project": project, "version": version, "actor": actor, "reason": reason}
+    if canary:
+        return rollouts.start_rollout(**said, detail=detail)[1]
+    under_way = rollouts.active_rollout(project)
+    is_stepping = under_way is not None and under_way.status != Rollout.Status.WATCHING
+    if share == 1 and not is_stepping and not detail["override"]:
+        return rollouts.start_rollout(**said, shares=rollouts.AT_ONCE, detail=detail)[1]
+    deployment = deployments.promote(**said, share=share, detail=detail)
+    rollouts.close_left_over(project)
+    return deployment
 
 
 def proof(version: Version, champion: Version) -> Evaluation | None:

@@ -26,6 +26,7 @@ BETTER, WORSE, OPEN = "better", "worse", "open"
 ALPHA = 0.05
 # Shares of the largest possible bet. The best one for a win rate of 0.55 is about 0.1, for 0.7 about 0.4.
 BETS: NDArray[np.float64] = np.geomspace(0.02, 0.9, 16)
+MIN_BEFORE = 20  # outcomes of a version that serves no more, for the next one to be held against
 GRID: NDArray[np.float64] = np.linspace(0.0, 1.0, 1001)  # of means, for the interval
 
 Floats = NDArray[np.float64]
@@ -91,7 +92,12 @@ def interval(values: Floats, counts: NDArray[np.int64], alpha: float = ALPHA) ->
 
 
 def by_cluster(votes: Iterable[tuple[str, float]], *, every: int = 1) -> list[float]:
-    """Votes in the order in which they came -> one score a cluster, fixed at the look that first sees it.
+    """Votes in the order in which they came -> one score a cluster: see `fixed_scores`."""
+    return list(fixed_scores(votes, every=every).values())
+
+
+def fixed_scores(votes: Iterable[tuple[str, float]], *, every: int = 1) -> dict[str, float]:
+    """Votes in the order in which they came -> cluster -> its score, fixed at the look that first sees it.
 
     A look comes after each `every` votes. Votes of one cluster until then are averaged; later ones on it do
     not count, since a bet cannot be made on what is already known. The last, unfinished stretch waits for its
@@ -105,7 +111,7 @@ def by_cluster(votes: Iterable[tuple[str, float]], *, every: int = 1) -> list[fl
         if place % every == 0:
             fixed.update({name: sum(of) / len(of) for name, of in open_.items()})
             open_ = {}
-    return list(fixed.values())
+    return fixed
 
 
 def paired_arms(outcomes: Iterable[tuple[bool, float]]) -> list[float]:
@@ -124,3 +130,19 @@ def paired_arms(outcomes: Iterable[tuple[bool, float]]) -> list[float]:
             scores.append(0.5 + (waiting.pop(0) - sum(champion) / len(champion)) / 2)
             champion = []
     return scores
+
+
+def against_before(before: Sequence[float], after: Iterable[float]) -> list[float]:
+    """Outcomes of one version -> scores against those that another had `before`, when both no longer serve.
+
+    As `paired_arms`, but what the other one did is a sample that grows no more. Its mean is taken at the low
+    end of its 95 % interval (one-sided), so that a lucky sample does not make the new one look worse.
+    Empty when there are fewer than MIN_BEFORE: they say too little.
+    """
+    n = len(before)
+    if n < MIN_BEFORE:
+        return []
+    mean = sum(before) / n
+    spread = max(sum((x - mean) ** 2 for x in before) / n, 1 / n)  # all alike is no certainty
+    bar = max(0.0, mean - 1.645 * (spread / n) ** 0.5)
+    return [0.5 + (outcome - bar) / 2 for outcome in after]

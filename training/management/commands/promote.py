@@ -26,6 +26,7 @@ class Command(BaseCommand):
         what.add_argument("--rollback", action="store_true", help="back to the champion before")
         parser.add_argument("--reason", required=True)
         parser.add_argument("--share", type=float, default=1.0, help="below 1: as a canary for that share")
+        parser.add_argument("--canary", action="store_true", help="1, 5, 25 %% and all, by itself, or back")
         parser.add_argument("--override", action="store_true", help="without a verdict; audited")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,6 +42,7 @@ class Command(BaseCommand):
                     reason=options["reason"],
                     share=options["share"],
                     override=options["override"],
+                    canary=options["canary"],
                 )
         serves = deployment.canary or deployment.champion
         share = f" for {deployment.canary_share:.0%}" if deployment.canary else ""
