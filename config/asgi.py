@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from django.core.asgi import get_asgi_application
@@ -13,16 +13,21 @@ _django = get_asgi_application()
 
 from config.checks import refuse_unsafe_start  # noqa: E402  settings are ready only after the set-up above
 from inference.relay import stop_answers  # noqa: E402  so are models
+from projects.rest_handler import RestHandler  # noqa: E402  and its threads
 
 refuse_unsafe_start()
+_rest = RestHandler()
 
 
 async def application(
     scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
+    receive: Callable[[], Awaitable[Mapping[str, Any]]],
     send: Callable[[Any], Awaitable[None]],
 ) -> None:
     """Django, and the server's own stop, which Django does not hear of: answers in the making get an end."""
+    if RestHandler.takes(scope):
+        await _rest(scope, receive, send)
+        return
     if scope["type"] == "http" and scope["path"].startswith("/v1/"):
         # Without a thread of its own, which Django starts and awaits for each request.
         await _django.handle(scope, receive, send)

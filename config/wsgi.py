@@ -1,4 +1,4 @@
-"""WSGI entry: REST and admin in production, where a sync view is cheaper than under ASGI."""
+"""WSGI entry, for REST and admin under a server of the operator's choice. Streams need config/asgi.py."""
 
 import os
 

@@ -41,7 +41,8 @@ def find_key(value: str) -> ApiKey:
     form = _KEY.fullmatch(value)
     if form is None:
         raise NotAuthenticated()
-    key = ApiKey.objects.select_related("project").filter(prefix=form["prefix"]).first()
+    found = ApiKey.objects.order_by().select_related("project").filter(prefix=form["prefix"])
+    key = next(iter(found), None)
     if key is None or not key.opens_with(value) or not key.is_usable:
         raise NotAuthenticated()
     now = timezone.now()

@@ -95,7 +95,7 @@ class Conflict(Problem):
 class LengthRequired(Problem):
     status = 411
     code = "length_required"
-    message = "Send the body with Content-Length: one sent in chunks is not read."
+    message = "This server does not read a body in chunks. Send it with Content-Length."
 
 
 class TooLarge(Problem):

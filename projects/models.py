@@ -50,6 +50,7 @@ class Project(models.Model):
     # Whether an endpoint listens, so that an event which nobody waits for costs no query.
     has_webhooks = models.BooleanField(default=False, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
+    _read_form: tuple[object, Form] | None = None
 
     class Meta:
         ordering = ["slug"]
@@ -65,8 +66,10 @@ class Project(models.Model):
 
     @property
     def rating_form(self) -> Form:
-        """The form that is in force, checked when it was saved."""
-        return Form.model_validate(self.form)
+        """The form that is in force, checked when it was saved; read once while it is the same document."""
+        if self._read_form is None or self._read_form[0] is not self.form:
+            self._read_form = self.form, Form.model_validate(self.form)
+        return self._read_form[1]
 
 
 class Edition(models.Model):

@@ -24,9 +24,7 @@ from django.db import connection, connections, transaction
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(
-    max_workers=max(1, settings.DATABASE_POOL_SIZE - 1), thread_name_prefix="database"
-)
+_threads = ThreadPoolExecutor(max_workers=settings.DATABASE_THREADS, thread_name_prefix="database")
 _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
 
@@ -68,11 +66,12 @@ def _run(statement: str) -> None:
 
 
 async def _in(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    call = partial(copy_context().run, _connected, work)
+    call = partial(copy_context().run, connected, work)
     return await asyncio.shield(asyncio.get_running_loop().run_in_executor(threads, call))
 
 
-def _connected(work: Callable[[], T]) -> T:
+def connected(work: Callable[[], T]) -> T:
+    """The result of `work`, after which this thread holds no pooled connection."""
     try:
         return work()
     finally:

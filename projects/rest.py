@@ -65,13 +65,18 @@ def key_of(request: Request) -> ApiKey:
 def at_one_path(*operations: type[APIView]) -> type[APIView]:
     """One view class of several operations, each a class with one method and its `scopes`."""
     scopes: dict[str, str] = {}
+    long_methods = {method for one in operations for method in getattr(one, "long_methods", ())}
     for operation in operations:
         scopes |= getattr(operation, "scopes", {})
         for method in getattr(operation, "scopes", {}):
             # OpenAPI describes a handler by its own words before those of the class, which are lost here.
             handler = getattr(operation, method.lower())
             handler.__doc__ = handler.__doc__ or operation.__doc__
-    return type("And".join(one.__name__ for one in operations), operations, {"scopes": scopes})
+    return type(
+        "And".join(one.__name__ for one in operations),
+        operations,
+        {"scopes": scopes, "long_methods": long_methods},
+    )
 
 
 def read_query(request: Request, *allowed: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.db.models import prefetch_related_objects
@@ -116,7 +117,13 @@ def judgement_data(row: Feedback) -> dict[str, Any]:
         prefetch_related_objects(
             [row], "candidates"
         )  # read twice below; nothing when a list has them already
-    return dict(_SERIALIZERS[type(row)](row).data)
+    return dict(_serializer_of(type(row)).to_representation(row))
+
+
+@cache
+def _serializer_of(kind: type[Feedback]) -> _FeedbackSerializer:
+    """One for all rows: a serializer makes its fields anew, which takes longer than showing a row does."""
+    return _SERIALIZERS[kind]()
 
 
 def judgements_data(rows: list[Feedback]) -> list[dict[str, Any]]:

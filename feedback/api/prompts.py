@@ -25,6 +25,7 @@ class ImportPrompts(APIView):
     """One prompt a line. The same messages are one prompt, so that sending a file again changes nothing."""
 
     scopes = {"POST": "feedback:write"}
+    long_methods = frozenset({"POST"})
     parser_classes = [NDJSONParser]
 
     @extend_schema(

@@ -40,7 +40,12 @@ class Feedback(models.Model):
         API = "api", "API"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="%(class)ss")
+    project = models.ForeignKey(
+        Project,
+        on_delete=models.CASCADE,
+        related_name="%(class)ss",
+        db_index=False,  # it leads the index of time of each kind
+    )
     # Who judged: a member, or the end user that a program names.
     rater = models.ForeignKey(
         User, null=True, blank=True, on_delete=models.PROTECT, related_name="%(class)ss"

@@ -43,12 +43,18 @@ class Batch:
     """One request's judgements by one key. Use it inside a transaction, and `flush` at the end."""
 
     def __init__(
-        self, *, project: Project, completions: Iterable[UUID], ids: Iterable[UUID], judges: Iterable[str]
+        self,
+        *,
+        project: Project,
+        kinds: Iterable[type[Feedback]],
+        completions: Iterable[UUID],
+        ids: Iterable[UUID],
+        judges: Iterable[str],
     ) -> None:
         self.project = project
         self.place = 0  # of the item that is being recorded
         self.changed: dict[int, Any] = {}  # place -> (row, is_replay) or Problem, where it came out otherwise
-        wanted, named, who = set(completions), set(ids), set(judges)
+        wanted, named, who, asked = set(completions), set(ids), set(judges), set(kinds)
         self.completions = {
             one.pk: one for one in Completion.objects.order_by().filter(project=project, pk__in=wanted)
         }
@@ -58,6 +64,8 @@ class Batch:
             rows = model._default_manager.order_by()
             if named:
                 self._ids |= set(rows.filter(pk__in=named).values_list("pk", flat=True))
+            if model not in asked:
+                continue
             about = (
                 {"candidates__completion__in": wanted} if model is Preference else {"completion__in": wanted}
             )

@@ -54,7 +54,7 @@ def judgeable_completions(
 
 
 def _visible(project: Project, judge: Judge, ids: Sequence[UUID], is_shown: bool) -> dict[UUID, Completion]:
-    found = Completion.objects.filter(project=project, pk__in=ids)
+    found = Completion.objects.order_by().filter(project=project, pk__in=ids)
     if judge.user is not None and not is_shown:
         found = found.filter(Q(prompt__conversation=None) | Q(prompt__conversation__owner=judge.user))
     return {completion.pk: completion for completion in found}

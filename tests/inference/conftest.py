@@ -17,6 +17,7 @@ SHORT = {
     "READERLESS_SECONDS": "1",
     "MAX_STREAMS": "60",
     "DATABASE_POOL_SIZE": "4",
+    "PGAPPNAME": "fault-web",  # by which its connections are known
 }
 
 

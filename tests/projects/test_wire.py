@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from feedback.models import Rating
 from inference.models import Prompt
 from tests.cast import Cast
 from tests.processes import Process
 
 LINE = b'{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}\n'
 NDJSON = {"Content-Type": "application/x-ndjson"}
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -32,12 +35,17 @@ def code(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, error["code"]
 
 
-def test_a_body_in_chunks_is_refused_and_not_taken_for_an_empty_one(client: httpx.Client):
-    pieces = (LINE for _ in range(3))
+def test_a_body_in_chunks_is_read(client: httpx.Client):
+    pieces = (piece for piece in (LINE, LINE[:20], LINE[20:], LINE))
     response = client.post("/prompts", content=pieces, headers=NDJSON)
     assert response.request.headers["Transfer-Encoding"] == "chunked"
-    assert code(response) == (411, "length_required")
-    assert client.post("/prompts", content=LINE, headers=NDJSON).json()["created"] == 1
+    assert response.json() | {"created": 1, "existing": 2, "failed": 0} == response.json()
+    wrong = client.post("/feedback", content=iter([b'{"kind": ', b'"rating"}']), headers=JSON)
+    assert (*code(wrong), wrong.json()["error"]["param"]) == (422, "invalid_value", "completion_id")
+    assert code(client.post("/feedback", content=iter([b'{"kind": ']), headers=JSON)) == (
+        400,
+        "malformed_body",
+    )
 
 
 def test_two_keys_are_none(client: httpx.Client, cast: Cast):
@@ -48,10 +56,31 @@ def test_two_keys_are_none(client: httpx.Client, cast: Cast):
     assert client.get("/prompts", headers=[("Authorization", f"Bearer {cast.key}")]).status_code == 200
 
 
-def test_a_body_larger_than_allowed_is_413(client: httpx.Client):
-    body = json.dumps({"items": ["x" * 3_000_000]})
-    response = client.post("/feedback/batch", content=body, headers={"Content-Type": "application/json"})
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_body_larger_than_allowed_is_413(client: httpx.Client, has_length: bool):
+    body = json.dumps({"items": ["x" * 3_000_000]}).encode()
+    pieces = (body[place : place + 50_000] for place in range(0, len(body), 50_000))
+    response = client.post("/feedback/batch", content=body if has_length else pieces, headers=JSON)
+    assert ("Content-Length" in response.request.headers) is has_length
     assert code(response) == (413, "body_too_large")
+
+
+def test_more_clients_than_connections_wait_and_are_all_answered(client: httpx.Client, cast: Cast):
+    """Each client's own connection and thread, as load balancers come: many more than the pool has."""
+    _, [answer, _] = cast.answered_prompt()
+    body = {"kind": "rating", "completion_id": str(answer.pk), "value": 1}
+
+    def judge(number: int) -> int:
+        with httpx.Client(headers=client.headers, trust_env=False, timeout=30) as own:
+            said = [
+                own.post(f"{client.base_url}feedback", json={**body, "subject": f"{number}-{n}"})
+                for n in range(3)
+            ]
+        return sum(one.status_code == 201 for one in said)
+
+    with ThreadPoolExecutor(40) as clients:
+        assert sum(clients.map(judge, range(40))) == 120
+    assert Rating.objects.count() == 120
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(

@@ -36,6 +36,7 @@ class CompileDataset(APIView):
     """Compile feedback into an immutable dataset. The same filters and cut-off give the same digest."""
 
     scopes = {"POST": "manage"}
+    long_methods = frozenset({"POST"})
 
     @extend_schema(
         operation_id="compile_dataset",

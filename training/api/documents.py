@@ -26,6 +26,7 @@ class ImportDocuments(APIView):
     """One text a line. The same text is one document, so that sending a file again changes nothing."""
 
     scopes = {"POST": "feedback:write"}
+    long_methods = frozenset({"POST"})
     parser_classes = [NDJSONParser]
 
     @extend_schema(

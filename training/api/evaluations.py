@@ -30,6 +30,7 @@ class CreateEvaluation(APIView):
     """
 
     scopes = {"POST": "manage"}
+    long_methods = frozenset({"POST"})
 
     @extend_schema(
         operation_id="create_evaluation",

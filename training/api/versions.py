@@ -66,6 +66,7 @@ class Deploy(APIView):
     """Promote what the gate found better, or roll back. It serves when the answer comes."""
 
     scopes = {"POST": "manage"}
+    long_methods = frozenset({"POST"})
 
     @extend_schema(
         operation_id="deploy",
