@@ -9,6 +9,7 @@ from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
 from django.utils.translation import gettext, gettext_lazy
 
 from feedback.models import (
@@ -39,6 +40,10 @@ class FeedbackAdmin(FactAdmin):
     list_select_related = ("project", "rater")
     search_fields: tuple[str, ...] = ("rater__username", "subject")
     actions = ("take_back",)
+
+    def view_on_site(self, obj: Feedback) -> str:
+        """What became of it: datasets, runs, versions."""
+        return reverse("lineage", args=(obj.project.slug, "feedback", obj.pk))
 
     @admin.action(description=gettext_lazy("Take back"))
     def take_back(self, request: HttpRequest, queryset: QuerySet[Feedback]) -> None:

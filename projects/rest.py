@@ -146,8 +146,12 @@ class Paging:
         last = items[-1] if len(rows) > self.limit else None
         return {"items": as_data(items), "next": self._cursor(last, fields) if last is not None else None}
 
+    def cursor_of(self, values: Sequence[str]) -> str:
+        """A cursor that `after` reads back, for lists that are in no table."""
+        return self._signer.sign_object(list(values))
+
     def _cursor(self, last: Model, fields: Sequence[str]) -> str:
-        return self._signer.sign_object([_as_text(getattr(last, field)) for field in fields])
+        return self.cursor_of([_as_text(getattr(last, field)) for field in fields])
 
     @property
     def _signer(self) -> Signer:

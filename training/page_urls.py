@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import actions, datasets, evaluations, loop, runs, versions
+from training.pages import actions, datasets, evaluations, lineage, loop, runs, versions
 
 urlpatterns = [
     path("p/<slug:slug>/", loop.loop, name="loop"),
@@ -19,6 +19,8 @@ urlpatterns = [
     path(
         "p/<slug:slug>/evaluations/<int:number>/decide", actions.decide_evaluation, name="decide_evaluation"
     ),
+    path("p/<slug:slug>/lineage/", lineage.find_lineage, name="find_lineage"),
+    path("p/<slug:slug>/lineage/<slug:start>/<slug:name>/", lineage.lineage, name="lineage"),
     path("p/<slug:slug>/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
     path("p/<slug:slug>/rollouts/<int:number>/steer", actions.steer_rollout, name="steer_rollout"),

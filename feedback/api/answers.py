@@ -11,7 +11,7 @@ from rest_framework import serializers
 
 from feedback.models import Correction, Feedback, Flag, Preference, Rating
 from inference.models import Completion, Prompt
-from projects.rest import ErrorObjectSerializer, UtcField
+from projects.rest import ErrorObjectSerializer, UtcField, list_of
 
 
 class PromptSerializer(serializers.ModelSerializer[Prompt]):
@@ -110,6 +110,8 @@ JUDGEMENT = PolymorphicProxySerializer(
     serializers=[RatingSerializer, PreferenceSerializer, CorrectionSerializer, FlagSerializer],
     resource_type_field_name="kind",
 )
+
+JUDGEMENTS = list_of(JUDGEMENT, "Judgement")
 
 
 def judgement_data(row: Feedback) -> dict[str, Any]:

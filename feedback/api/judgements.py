@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from feedback.api.answers import JUDGEMENT, BatchSerializer, judgement_data, judgements_data
+from feedback.api.answers import JUDGEMENT, JUDGEMENTS, BatchSerializer, judgement_data, judgements_data
 from feedback.api.bodies import (
     BatchBody,
     CorrectionBody,
@@ -46,7 +46,7 @@ from projects.downloads import CONTENT_TYPES, streamed
 from projects.errors import Invalid, Problem, error_body
 from projects.idempotency import idempotent
 from projects.models import ApiKey
-from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query, uuid_in
+from projects.rest import ErrorSerializer, Paging, key_of, read_query, uuid_in
 
 NEWEST_FIRST = ("created", "id")
 Result = tuple[Feedback, bool] | Problem  # the judgement and whether it is a replay, or the refusal
@@ -112,7 +112,7 @@ class ListFeedback(APIView):
             OpenApiParameter("limit", int),
             OpenApiParameter("cursor"),
         ],
-        responses=list_of(JUDGEMENT, "Judgement"),
+        responses=JUDGEMENTS,
     )
     def get(self, request: Request) -> Response:
         key = key_of(request)

@@ -29,6 +29,8 @@ PATHS = [
     "/p/kitchen/runs/3/",
     "/p/kitchen/evaluations/1/",
     "/p/kitchen/versions/",
+    "/p/kitchen/lineage/",
+    "/p/kitchen/lineage/version/v2/",
     "/p/garden/work/",
     "/p/garden/",
 ]

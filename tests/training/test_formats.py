@@ -419,11 +419,11 @@ def test_the_bytes_are_the_same_on_every_database(cast: Cast):
 
 
 DIGESTS = {
-    "preference": "sha256:9a2174bd70a1b07009350f698ddb177df8e8a417633572eabecd6c6bd5942da5",
-    "sft": "sha256:069ea7f3fbcfe8aa5efa34c2e7d370104da5657e4075c359b35ce50adf27787a",
-    "unpaired": "sha256:25318f2d24238599018840d8d6ea98f20ad7654a4893801fea3bab468e1effee",
-    "prompts": "sha256:24a22b6c1bcf986996920fe5e17681cca7beb7714b099959c4762fe216773198",
-    "text": "sha256:98ebc0bcaf87caea8c834fc005bb0d016eac7b08a050d400b016cc88b44cab39",
+    "preference": "sha256:eac0e904561727518e8bd1d0439f711bb1bdc7961ccc6961fd4d38b6ca14e2b3",
+    "sft": "sha256:6b113af316ae2e1940a981604bb41cb21eda7ed514e379079e6fac266710edd8",
+    "unpaired": "sha256:d2b51b507bf83195feffde24b909986cca075b3b12b8776214758fe4ac13509a",
+    "prompts": "sha256:d875f5ce957e9978c389879316c47a770dbbbe57ca74ac2b75a0714fc8ad1dda",
+    "text": "sha256:e9b78be8034e5e8a8e6e07ddb666f3ed16531c6ce31f2c9c89948f2312efff9e",
 }
 
 

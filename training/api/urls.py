@@ -6,7 +6,17 @@ from django.urls import path, register_converter
 from django.urls.converters import IntConverter
 
 from projects.rest import at_one_path
-from training.api import datasets, documents, evaluations, events, metrics, rollouts, runs, versions
+from training.api import (
+    datasets,
+    documents,
+    evaluations,
+    events,
+    lineage,
+    metrics,
+    rollouts,
+    runs,
+    versions,
+)
 
 
 class NumberConverter(IntConverter):
@@ -22,6 +32,8 @@ urlpatterns = [
     path("datasets", at_one_path(datasets.CompileDataset, datasets.ListDatasets).as_view()),
     path("datasets/<number:number>", datasets.ShowDataset.as_view()),
     path("datasets/<number:number>/rows", datasets.DownloadDataset.as_view()),
+    path("datasets/<number:number>/feedback", lineage.ListDatasetFeedback.as_view()),
+    path("lineage", lineage.ShowLineage.as_view()),
     path("runs", at_one_path(runs.CreateRun, runs.ListRuns).as_view()),
     path("runs/<number:number>", runs.ShowRun.as_view()),
     path("runs/<number:number>/events", events.run_events),

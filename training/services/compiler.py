@@ -23,6 +23,7 @@ from projects.ids import uuid7
 from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Dataset
+from training.services.data.index import IdCollector
 from training.services.data.rows import Choice, Pass, survey
 from training.services.data.shards import PartWriter, row_json
 from training.services.data.tally import Tally
@@ -167,7 +168,7 @@ def _write(folder: Path, project: Project, format_: str, filters: DatasetFilters
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        done = Pass(project, format_, filters, cutoff, choice)
+        done, ids = Pass(project, format_, filters, cutoff, choice), IdCollector()
         with (
             closing(PartWriter(folder, "train", format_)) as train,
             closing(PartWriter(folder, "heldout", format_)) as heldout,
@@ -175,12 +176,14 @@ def _write(folder: Path, project: Project, format_: str, filters: DatasetFilters
         ):
             for row, is_heldout in rows:
                 (heldout if is_heldout else train).add(row)
+                ids.add_row(row)
         following = done.next_choice()
         if following is None:
             break
         choice = following
     if not done.tally.train:
         raise EmptyDataset(_why_empty(format_, done.tally))
+    ids.write(folder)
     return done.tally
 
 

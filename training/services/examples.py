@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Dataset
 from training.services.compiler import EmptyDataset
+from training.services.data.index import IdCollector
 from training.services.numbers import create_numbered
 
 MOST_ANSWERS = 20_000  # the newest; a program that wants others gathers them itself
@@ -90,6 +92,7 @@ def gather_completions(
             "prompt": _plain(completion.prompt.messages),
             "completion": _answer(completion),
             "ended": _ended(completion),
+            "sources": [str(completion.id), str(completion.prompt_id)],
         }
         for completion in completions
         if completion.text.strip()
@@ -121,6 +124,7 @@ def gather_examples(
                 "champion": _answer(other),
                 "candidate_ended": _ended(one),
                 "champion_ended": _ended(other),
+                "sources": [str(one.prompt_id), str(one.id), str(other.id)],
             }
             for one, other in answers
         ],
@@ -130,16 +134,25 @@ def gather_examples(
 
 def heldout_pairs(dataset: Dataset) -> list[dict[str, Any]]:
     """The held-out pairs of a preference dataset, each with an id of its own."""
-    columns = [name for name in _SCHEMAS["pairs"].names if name != "id"]
+    columns = [*(name for name in _SCHEMAS["pairs"].names if name != "id"), "prompt_id", "feedback_ids"]
     rows: list[dict[str, Any]] = []
     for shard in sorted(dataset.folder.glob("heldout-*.parquet")):
         rows += pq.read_table(shard, columns=columns).to_pylist()
-    return [{"id": f"{dataset.number}-{number:06}", **row} for number, row in enumerate(rows)]
+    return [
+        {
+            "id": f"{dataset.number}-{number:06}",
+            "sources": [row["prompt_id"]],
+            "feedback": row["feedback_ids"],
+            **row,
+        }
+        for number, row in enumerate(rows)
+    ]
 
 
 def _register(
     project: Project, format_: str, parts: dict[str, list[dict[str, Any]]], actor: Actor
 ) -> Dataset:
+    """`sources` and `feedback` of a row are the ids that its texts come from; its columns take the rest."""
     count = sum(map(len, parts.values()))
     if not count:
         raise EmptyDataset("There is nothing to judge: no answer that could be read.")
@@ -153,6 +166,10 @@ def _register(
             if rows:
                 table = pa.Table.from_pylist(rows, schema=_SCHEMAS[part])
                 pq.write_table(table, folder / f"{part}-00000.parquet")
+        ids = IdCollector()
+        for row in chain.from_iterable(parts.values()):
+            ids.add(feedback=row.get("feedback", ()), sources=row.get("sources", ()))
+        ids.write(folder)
         manifest = write_manifest(
             folder,
             kind="dataset",
