@@ -13,9 +13,9 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldBooleanSwitchWidget
 
 from inference.models import Deployment, Version
 from projects.console import FactAdmin, OperatorAdmin, ReasonForm, actor_of, ask_first, each, is_operator
-from projects.services import record_audit
-from training.models import Dataset, Document, Evaluation, Policy, Rollout, Run, RunEvent
+from training.models import Dataset, Document, Evaluation, Pipeline, Policy, Rollout, Run, RunEvent
 from training.services.evaluations import create_evaluation, decide
+from training.services.policy_changes import FIELDS, check_policy, set_policy
 from training.services.promotion import promote_version, rollback_version
 from training.services.runs import cancel_run
 from training.tasks import ring, tick_runs, tick_work
@@ -202,6 +202,27 @@ class EvaluationAdmin(FactAdmin):
         )
 
 
+class PolicyForm(forms.ModelForm):  # type: ignore[type-arg]  # Django has no generics at run time
+    """Checked as the page and the API check it; what is wrong is said at its field."""
+
+    def clean(self) -> dict[str, Any]:
+        said = super().clean() or self.cleaned_data
+        filled = Policy(**{name: value for name, value in said.items() if name in FIELDS})
+        for name, message in check_policy(filled).items():
+            if name in self.fields and name not in self.errors:
+                self.add_error(name, message)
+        return said
+
+
+@admin.register(Pipeline)
+class PipelineAdmin(FactAdmin):
+    list_display = ("__str__", "project", "status", "created", "finished")
+    list_filter = ("project", "status")
+    list_select_related = ("project",)
+    search_fields = ("message",)
+    written_out = ("configs", "filters", "message")
+
+
 @admin.register(Policy)
 class PolicyAdmin(OperatorAdmin):
     list_display = (
@@ -225,8 +246,8 @@ class PolicyAdmin(OperatorAdmin):
         return ("project",) if obj else ()
 
     def save_model(self, request: HttpRequest, obj: Policy, form: forms.ModelForm[Any], change: bool) -> None:
-        super().save_model(request, obj, form, change)
-        detail = {name: form.cleaned_data[name] for name in form.changed_data if name != "project"}
-        record_audit(
-            project=obj.project, actor=actor_of(request), action="policy.set", subject=str(obj), detail=detail
-        )
+        changes = {name: form.cleaned_data[name] for name in form.changed_data if name != "project"}
+        obj.pk = set_policy(project=obj.project, changes=changes, actor=actor_of(request)).pk
+
+    def get_form(self, request: HttpRequest, obj: Policy | None = None, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, form=PolicyForm, **kwargs)

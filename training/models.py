@@ -85,6 +85,42 @@ class Document(models.Model):
         return self.text[:60]
 
 
+class Pipeline(models.Model):
+    """Runs one after the other, each reading what the one before it made."""
+
+    class Status(models.TextChoices):
+        RUNNING = "running", "running"
+        FINISHED = "finished", "finished"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pipelines")
+    number = models.PositiveIntegerField()
+    name = models.CharField(max_length=20, help_text="Such as reward-rloo.")
+    stages = models.JSONField(help_text="Methods, in order.")
+    configs = models.JSONField(default=dict, help_text="Method -> what differs from its defaults.")
+    filters = models.JSONField(default=dict, help_text="Of the datasets that it compiles.")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.RUNNING)
+    message = models.TextField(blank=True, help_text="Where it stands, or why it stopped, in words.")
+    slot = models.CharField(max_length=80, null=True, blank=True)  # noqa: DJ001 - unique where given
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="pipeline_number_once"),
+            models.UniqueConstraint(
+                fields=["project", "slot"], condition=Q(slot__isnull=False), name="pipeline_once_a_slot"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.project.slug} pipeline {self.number} ({self.name})"
+
+
 class Run(models.Model):
     """One job on a run directory: a row with a lease, not a queue message."""
 
@@ -154,6 +190,10 @@ class Run(models.Model):
         Version, null=True, blank=True, on_delete=models.PROTECT, related_name="run"
     )
     slot = models.CharField(max_length=80, null=True, blank=True)  # noqa: DJ001 - unique where given
+    pipeline = models.ForeignKey(
+        Pipeline, null=True, blank=True, on_delete=models.PROTECT, related_name="runs"
+    )
+    stage = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Its place in the pipeline.")
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     created = models.DateTimeField(default=timezone.now, editable=False)
     started = models.DateTimeField(null=True, blank=True)
@@ -165,6 +205,10 @@ class Run(models.Model):
             models.UniqueConstraint(fields=["project", "number"], name="run_number_once"),
             models.UniqueConstraint(
                 fields=["project", "slot"], condition=Q(slot__isnull=False), name="run_once_a_slot"
+            ),
+            # Two beats at once start a stage once.
+            models.UniqueConstraint(
+                fields=["pipeline", "stage"], condition=Q(pipeline__isnull=False), name="run_once_a_stage"
             ),
             # Two claims at once for one device: the second is refused by the database.
             models.UniqueConstraint(
@@ -259,8 +303,10 @@ class Policy(models.Model):
     """When a run starts by itself, what it runs, and who approves."""
 
     class Approval(models.TextChoices):
-        MANUAL = "manual", "a manager promotes"
         AUTOMATIC = "automatic", "the verdict promotes"
+        REVIEWER = "reviewer", "a reviewer or a manager promotes"
+        MANAGER = "manager", "a manager promotes"
+        OPERATOR = "operator", "an operator promotes"
 
     class Promotion(models.TextChoices):
         CANARY = "canary", "step by step"
@@ -277,8 +323,23 @@ class Policy(models.Model):
     min_new_judgements = models.PositiveIntegerField(
         default=0, help_text="Start when this many usable judgements came since the last run; 0 for never."
     )
-    method = models.CharField(max_length=12, default="dpo")
-    config = models.JSONField(default=dict, blank=True)
+    method = models.CharField(max_length=20, default="dpo", help_text="A method, or a pipeline.")
+    config = models.JSONField(
+        default=dict, blank=True, help_text="What differs from the defaults; of a pipeline: by method."
+    )
+    per_rater_cap = models.PositiveIntegerField(default=0, help_text="Judgements of one rater; 0 for any.")
+    per_prompt_cap = models.PositiveIntegerField(default=6, help_text="Rows of one prompt; 0 for any.")
+    day_hours = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0)],
+        help_text="Device hours a day, all runs of the project together; 0 for any.",
+    )
+    week_hours = models.FloatField(
+        default=0.0, validators=[MinValueValidator(0.0)], help_text="Device hours in seven days; 0 for any."
+    )
+    asks_raters = models.BooleanField(
+        default=True, help_text="Raters compare the answers of the gate; else its votes come otherwise."
+    )
     margin = models.FloatField(
         default=0.0,
         validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
@@ -287,7 +348,7 @@ class Policy(models.Model):
     min_battles = models.PositiveIntegerField(
         default=50, help_text="Judged gate prompts below this: insufficient."
     )
-    approval = models.CharField(max_length=10, choices=Approval.choices, default=Approval.MANUAL)
+    approval = models.CharField(max_length=10, choices=Approval.choices, default=Approval.MANAGER)
     promotion = models.CharField(max_length=8, choices=Promotion.choices, default=Promotion.CANARY)
     # What each share of a canary must see before the next one.
     canary_minutes = models.PositiveIntegerField(default=30, help_text="Of each share.")
@@ -295,6 +356,7 @@ class Policy(models.Model):
     canary_judgements = models.PositiveIntegerField(
         default=5, help_text="Of people on the canary's answers, at each share; 0 goes on without any."
     )
+    version = models.PositiveIntegerField(default=0, editable=False, help_text="Raised by each change.")
     watch_hours = models.PositiveIntegerField(
         default=24, help_text="How long a version that serves all is watched; 0 for not at all."
     )

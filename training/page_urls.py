@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.pages import actions, datasets, evaluations, lineage, loop, runs, versions
+from training.pages import actions, datasets, evaluations, lineage, loop, policy, runs, versions
 
 urlpatterns = [
     path("p/<slug:slug>/", loop.loop, name="loop"),
@@ -21,6 +21,10 @@ urlpatterns = [
     ),
     path("p/<slug:slug>/lineage/", lineage.find_lineage, name="find_lineage"),
     path("p/<slug:slug>/lineage/<slug:start>/<slug:name>/", lineage.lineage, name="lineage"),
+    path("p/<slug:slug>/policy/", policy.policy, name="policy"),
+    path("p/<slug:slug>/policy/change", policy.change_policy, name="change_policy"),
+    path("p/<slug:slug>/pipelines/start", actions.begin_pipeline, name="start_pipeline"),
+    path("p/<slug:slug>/pipelines/<int:number>/cancel", actions.stop_pipeline, name="cancel_pipeline"),
     path("p/<slug:slug>/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
     path("p/<slug:slug>/rollouts/<int:number>/steer", actions.steer_rollout, name="steer_rollout"),

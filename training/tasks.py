@@ -7,7 +7,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 from training.launchers import local
-from training.services import answering, policies, rollouts, supervisor
+from training.services import answering, pipelines, policies, rollouts, supervisor
 
 
 @shared_task
@@ -18,7 +18,9 @@ def tick_runs() -> None:
 
 @shared_task
 def tick_work() -> None:
-    """One step for each evaluation whose answers Ratchet makes."""
+    """One step for each evaluation whose answers Ratchet makes, and the next stage of each pipeline."""
+    if pipelines.tick_pipelines():
+        tick_runs.apply_async(retry=False, expires=60)
     answering.tick_evaluations()
 
 

@@ -130,6 +130,30 @@ def state_label(state: str) -> str:
 
 
 @register.filter
+def method_label(name: str) -> str:
+    """A method or a pipeline, as people choose it."""
+    labels = {
+        "sft": pgettext("method", "SFT: imitate good answers"),
+        "dpo": pgettext("method", "DPO: learn from pairs"),
+        "kto": pgettext("method", "KTO: learn from thumbs"),
+        "reward": pgettext("method", "Reward model"),
+        "rloo": pgettext("method", "RLOO against the newest reward model"),
+        "ppo": pgettext("method", "PPO against the newest reward model"),
+        "pretrain": pgettext("method", "Continued pretraining on plain text"),
+        "reward-rloo": pgettext("method", "Pipeline: reward model, then RLOO"),
+        "reward-ppo": pgettext("method", "Pipeline: reward model, then PPO"),
+    }
+    return labels.get(name, name)
+
+
+@register.filter
+def changes(detail: dict[str, dict[str, object]]) -> list[tuple[str, object, object]]:
+    """(name, before or None, after) of each value that an audit event says was changed."""
+    before, after = detail.get("before", {}), detail.get("after", {})
+    return [(name, before.get(name), value) for name, value in after.items()]
+
+
+@register.filter
 def guard_label(name: str) -> str:
     """What a guard looks at, in words."""
     labels = {

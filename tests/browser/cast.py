@@ -12,8 +12,10 @@ from feedback.services.record import record_preference, record_rating
 from inference.models import Completion, Conversation, Deployment, Replica, Version
 from inference.services.prompts import record_prompt
 from projects.models import Project
+from projects.services import Actor
 from tests.cast import Cast, make_cast
-from training.models import Dataset, Evaluation, Rollout, Run, RunEvent
+from training.models import Dataset, Evaluation, Pipeline, Rollout, Run, RunEvent
+from training.services.policy_changes import set_policy
 
 HOSTILE = "**Bold** <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://example.org/x.png)"
 
@@ -81,6 +83,19 @@ def turned_loop(cast: Cast) -> Run:
         metrics = {"loss": 0.7 - step / 10, "reward_accuracy": 0.5 + step / 10}
         data = {"step": step, "total": 8, "metrics": metrics}
         RunEvent.objects.create(run=run, sequence=step, name="progress", data=data)
+    Pipeline.objects.create(
+        project=project,
+        number=1,
+        name="reward-rloo",
+        stages=["reward", "rloo"],
+        status="failed",
+        message="Run 2, reward, failed (out of memory): Out of memory at step 3.",
+    )
+    set_policy(
+        project=project,
+        changes={"is_enabled": True, "cron": "0 3 * * *", "day_hours": 2.0},
+        actor=Actor(user=cast.ada),
+    )
     gate = []
     for number in range(3):
         prompt, (old, new) = cast.answered_prompt(

@@ -31,6 +31,7 @@ PATHS = [
     "/p/kitchen/versions/",
     "/p/kitchen/lineage/",
     "/p/kitchen/lineage/version/v2/",
+    "/p/kitchen/policy/",
     "/p/garden/work/",
     "/p/garden/",
 ]

@@ -8,8 +8,9 @@ import pytest
 
 from tests.cast import Cast
 from tests.training.conftest import judged
-from training.services.advice import PIPELINES, Facts, choose_method, collect_facts, suggest_method
+from training.services.advice import Facts, choose_method, collect_facts, suggest_method
 from training.services.methods import METHODS
+from training.services.pipelines import PIPELINES
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_a_new_project_has_a_live_version_and_nothing_else(cast: Cast):
     assert live["since"] == current_deployment(cast.project).created
     assert state["serving"]["ttft_ms_p50"] is None
     assert state["policy"] == {
-        "is_enabled": False, "next": "No policy: a manager starts runs.", "approval": "manual",
+        "is_enabled": False, "next": "No policy: a manager starts runs.", "approval": "manager",
     }  # fmt: skip
     assert [row["version"] for row in state["quality_by_version"]] == ["kitchen@v1"]
 

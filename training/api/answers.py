@@ -10,7 +10,8 @@ from rest_framework import serializers
 from feedback.api.answers import PromptsImportedSerializer
 from inference.models import Deployment, Version
 from projects.rest import UtcField
-from training.models import Dataset, Evaluation, Rollout, Run
+from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
+from training.services.policy_changes import FIELDS
 
 
 class DatasetSerializer(serializers.ModelSerializer[Dataset]):
@@ -221,6 +222,47 @@ class DeploymentSerializer(serializers.ModelSerializer[Deployment]):
     def get_created(self, deployment: Deployment) -> str:
         """Always with microseconds: the moment from which new requests go there."""
         return deployment.created.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class PolicySerializer(serializers.ModelSerializer[Policy]):
+    would = serializers.CharField(read_only=True)
+
+    class Meta:
+        model = Policy
+        fields = [*FIELDS, "version", "would"]
+
+
+class StageSerializer(serializers.ModelSerializer[Run]):
+    """A run as its pipeline shows it."""
+
+    run = serializers.IntegerField(source="number")
+    version = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Run
+        fields = ["stage", "run", "method", "status", "cause", "message", "version"]
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_version(self, run: Run) -> str | None:
+        return run.version.label if run.version else None
+
+
+class PipelineSerializer(serializers.ModelSerializer[Pipeline]):
+    runs = serializers.SerializerMethodField()
+    created = UtcField()
+    finished = UtcField(allow_null=True)
+
+    class Meta:
+        model = Pipeline
+        fields = [
+            "number", "name", "stages", "configs", "filters", "status", "message", "runs", "created",
+            "finished",
+        ]  # fmt: skip
+
+    @extend_schema_field(StageSerializer(many=True))
+    def get_runs(self, pipeline: Pipeline) -> Any:
+        rows = sorted(pipeline.runs.all(), key=lambda run: run.stage or 0)
+        return StageSerializer(rows, many=True).data
 
 
 class RolloutSerializer(serializers.ModelSerializer[Rollout]):

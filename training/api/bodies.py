@@ -80,6 +80,50 @@ class DeploymentBody(StrictBody):
         return self
 
 
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Hours = Annotated[float, Field(ge=0, le=100_000)]
+
+
+class PolicyBody(StrictBody):
+    """What is to change; the rest stays. `version` refuses when somebody else changed it since that one.
+
+    With `dry_run` nothing is saved: the answer says what would start.
+    """
+
+    is_enabled: bool | None = None
+    cron: Annotated[str, Field(max_length=60)] | None = None
+    min_new_judgements: Count | None = None
+    method: Annotated[str, Field(max_length=20)] | None = None
+    config: dict[str, Any] | None = None
+    per_rater_cap: Count | None = None
+    per_prompt_cap: Count | None = None
+    day_hours: Hours | None = None
+    week_hours: Hours | None = None
+    asks_raters: bool | None = None
+    margin: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    min_battles: Count | None = None
+    approval: Literal["automatic", "reviewer", "manager", "operator"] | None = None
+    promotion: Literal["canary", "at_once"] | None = None
+    canary_minutes: Count | None = None
+    canary_answers: Count | None = None
+    canary_judgements: Count | None = None
+    watch_hours: Annotated[int, Field(ge=0, le=8784)] | None = None
+    version: Annotated[int, Field(ge=0)] | None = None
+    dry_run: bool = False
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that were sent."""
+        said = self.model_dump(exclude={"version", "dry_run"}, exclude_unset=True)
+        return {name: value for name, value in said.items() if value is not None}
+
+
+class PipelineBody(StrictBody):
+    """Start a pipeline; `configs` is by method, what is not named takes its default."""
+
+    name: Annotated[str, Field(max_length=20)]
+    configs: dict[str, Any] = {}
+
+
 class SteerBody(StrictBody):
     """Why a rollout is paused, resumed, finished or rolled back."""
 

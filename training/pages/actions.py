@@ -24,8 +24,9 @@ from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
-from training.models import Dataset, Evaluation, Policy, Rollout, Run
+from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
 from training.services.evaluations import create_evaluation, decide
+from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
 from training.services.promotion import promote_version, rollback_version
 from training.services.rollouts import (
     active_rollout,
@@ -96,6 +97,30 @@ def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) 
     ring(tick_runs)
     messages.success(request, gettext("The run is being cancelled."))
     return redirect("run", slug=project.slug, number=number)
+
+
+@manager_action
+def begin_pipeline(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
+    pipeline = start_pipeline(
+        project=project,
+        name=request.POST.get("name", ""),
+        configs=_config(request.POST.get("config", "")),
+        actor=actor,
+    )
+    ring(tick_runs)
+    messages.success(request, gettext("Pipeline %(n)d has begun.") % {"n": pipeline.number})
+    return redirect("runs", slug=project.slug)
+
+
+@manager_action
+def stop_pipeline(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
+    pipeline = Pipeline.objects.select_related("project").filter(project=project, number=number).first()
+    if pipeline is None:
+        raise NotFound()
+    cancel_pipeline(pipeline=pipeline, actor=actor)
+    ring(tick_runs)
+    messages.success(request, pipeline.message)
+    return redirect("runs", slug=project.slug)
 
 
 @manager_action
@@ -176,6 +201,7 @@ def choices_for(project: Project) -> dict[str, Any]:
         "deployment": deployment,
         "rollout": active_rollout(project),
         "policy": Policy.objects.filter(project=project).first() or Policy(project=project),
+        "pipelines": PIPELINES,
         "servable": list(versions),
         "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),
     }

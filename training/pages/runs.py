@@ -19,7 +19,7 @@ from projects.access import may, project_for
 from projects.errors import NotFound
 from projects.models import Membership
 from projects.offload import in_database
-from training.models import Dataset, Run, RunEvent
+from training.models import Dataset, Pipeline, Run, RunEvent
 from training.pages.actions import choices_for
 from training.services.rundir import log_tail
 
@@ -40,6 +40,7 @@ def runs(request: HttpRequest, slug: str) -> HttpResponse:
     context: dict[str, Any] = {
         "project": project,
         "runs": found[:100],
+        "pipelines_made": Pipeline.objects.filter(project=project).prefetch_related("runs__version")[:20],
         "datasets": Dataset.objects.filter(project=project)[:20],
         "is_manager": may(request.user, project, Membership.Role.MANAGER),
     }

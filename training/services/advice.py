@@ -15,11 +15,6 @@ from training.models import Run
 from training.recipes.config import Config
 from training.recipes.estimates import CPU_CORE_SPEED, GPU_SPEED, Estimate, ModelFacts, estimate
 
-# Methods one after the other; each reads what the one before it made.
-PIPELINES: dict[str, tuple[str, ...]] = {
-    "reward-rloo": ("reward", "rloo"),
-    "reward-ppo": ("reward", "ppo"),
-}
 FEWEST = 16  # rows of any method
 # A reward model on fewer pairs is overcome by the policy that it judges (Gao et al. 2023, arXiv:2210.10760).
 PAIRS_FOR_A_REWARD_MODEL = 2000

@@ -219,5 +219,5 @@ def _policy(project: Project, now: datetime) -> dict[str, Any]:
     return {
         "is_enabled": bool(policy and policy.is_enabled),
         "next": next_run_in_words(policy, now),
-        "approval": policy.approval if policy else Policy.Approval.MANUAL,
+        "approval": policy.approval if policy else Policy.Approval.MANAGER,
     }

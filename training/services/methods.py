@@ -73,6 +73,14 @@ def fill_config(method: Method, values: dict[str, Any] | None) -> Config:
         raise Invalid(str(error), param="config") from error
 
 
+def check_config(method: Method, values: dict[str, Any] | None) -> Config:
+    """As `fill_config`, and what is out of range before any data is known. Raises Invalid."""
+    config = fill_config(method, values)
+    if problems := config.problems():
+        raise Invalid(" ".join(problems), param="config")
+    return config
+
+
 def check_preflight(method: Method, config: Config, counts: dict[str, int]) -> None:
     """Raises PreflightFailed with every problem in its message. `counts` are rows by part, and more."""
     problems = preflight(config, counts)

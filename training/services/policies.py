@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
+from inference.models import Version
 from projects.errors import Invalid, Problem
 from projects.models import AuditEvent, Project
 from projects.services import SYSTEM, record_audit
-from training.models import Evaluation, Policy, Run
+from training.models import Evaluation, Pipeline, Policy, Run
 from training.services.evaluations import hold_candidate, insert_evaluation
+from training.services.pipelines import PIPELINES, filters_for, start_pipeline
+from training.services.plans import Plan, busy_with, plan_start
 from training.services.runs import SlotTaken, create_run
 from training.services.schedule import due_slots
 from training.services.waiting import waiting_judgements
@@ -39,24 +44,51 @@ def tick_policies(*, now: datetime | None = None) -> list[Run]:
 def start_due(policy: Policy, now: datetime) -> Run | None:
     """The run of the first slot that is due; None while another one is active, or when nothing is due.
 
-    A slot whose run cannot start (too few pairs) is skipped with an audit event that says why, and not tried
-    again before there are more judgements.
+    What starts is what the policy's dry run says (services/plans.py). A slot that cannot start is skipped
+    with an audit event that says why, and tried again when there are more judgements; one without a budget,
+    each hour.
     """
-    if Run.objects.filter(project=policy.project, status__in=Run.ACTIVE).exists():
+    if busy_with(policy):
         return None
     for slot in due_slots(policy, now):
+        if _is_started(policy.project, slot):
+            continue
         attempt = f"{slot}/{waiting_judgements(policy.project, None)}"
-        if _was_noted(policy.project, "policy.skipped", attempt):
+        this_hour = f"{attempt}@{now:%Y-%m-%dT%H}"
+        if any(_was_noted(policy.project, "policy.skipped", name) for name in (attempt, this_hour)):
+            continue
+        plan = plan_start(policy, now)
+        if plan.problem:
+            subject = this_hour if plan.is_over_budget else attempt
+            _note(policy.project, "policy.skipped", subject, plan.problem)
             continue
         try:
-            return create_run(
-                project=policy.project, method=policy.method, config=policy.config, actor=SYSTEM, slot=slot
-            )
+            return _start(policy, plan, slot)
         except SlotTaken:
             continue
-        except Invalid as error:
+        except Invalid as error:  # it changed since the plan
             _note(policy.project, "policy.skipped", attempt, error.message)
     return None
+
+
+def _start(policy: Policy, plan: Plan, slot: str) -> Run | None:
+    wanted: dict[str, Any] = {"project": policy.project, "actor": SYSTEM, "slot": slot}
+    if policy.method in PIPELINES:
+        pipeline = start_pipeline(name=policy.method, configs=policy.config, filters=plan.filters, **wanted)
+        return pipeline.runs.first()
+    return create_run(
+        method=policy.method,
+        config=policy.config,
+        filters=filters_for(policy.method, plan.filters),
+        **wanted,
+    )
+
+
+def _is_started(project: Project, slot: str) -> bool:
+    return (
+        Run.objects.filter(project=project, slot=slot).exists()
+        or Pipeline.objects.filter(project=project, slot=slot).exists()
+    )
 
 
 def evaluate_finished(project: Project) -> Evaluation | None:
@@ -65,7 +97,13 @@ def evaluate_finished(project: Project) -> Evaluation | None:
         # The lock makes of two beats one after the other: the second sees the first one's evaluation.
         run = (
             Run.objects.select_for_update(of=("self",))
-            .filter(project=project, slot__isnull=False, status=Run.Status.FINISHED, version__isnull=False)
+            .filter(
+                Q(slot__isnull=False) | Q(pipeline__slot__isnull=False),
+                project=project,
+                status=Run.Status.FINISHED,
+                version__isnull=False,
+            )
+            .exclude(version__kind=Version.Kind.REWARD)  # a stage: it writes no answers
             .select_related("version__project")
             .first()
         )

@@ -13,7 +13,7 @@ from projects.errors import Conflict, Invalid, NotFound
 from projects.models import Project
 from projects.services import Actor, record_audit
 from projects.services.outbox import record_event
-from training.models import Dataset, Run
+from training.models import Dataset, Pipeline, Run
 from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
 from training.services.examples import gather
 from training.services.methods import check_preflight, check_versions, counts_of, fill_config, find_method
@@ -40,14 +40,18 @@ def create_run(
     config: dict[str, Any] | None = None,
     reward: Version | None = None,
     judged: Version | None = None,
+    filters: dict[str, Any] | None = None,
     actor: Actor,
     slot: str | None = None,
+    pipeline: Pipeline | None = None,
+    stage: int | None = None,
     seed: int = 0,
 ) -> Run:
     """Queue a run; without a dataset one is compiled from all that is usable now. Ring the bell after it.
 
     `reward` is the reward model that it reads; where one is needed and none is named it is the newest.
-    `judged` is the version that a run looks at which trains nothing.
+    `judged` is the version that a run looks at which trains nothing. `filters` are of the dataset that is
+    compiled; `pipeline` and `stage` say whose stage it is.
 
     Everything that can be known beforehand is checked before anything is written: raises Invalid
     (PreflightFailed, EmptyDataset), SlotTaken, Conflict for an erased dataset.
@@ -64,10 +68,14 @@ def create_run(
         dataset = compiled = gather(recipe.dataset_format, project=project, actor=actor)
         check_preflight(recipe, filled, {"train": dataset.rows})
     elif dataset is None:
-        preview = preview_dataset(project=project, format=recipe.dataset_format)
+        preview = preview_dataset(project=project, format=recipe.dataset_format, filters=filters)
         check_preflight(recipe, filled, counts_of(preview))
         dataset = compiled = compile_dataset(
-            project=project, format=recipe.dataset_format, cutoff=preview.cutoff, actor=actor
+            project=project,
+            format=recipe.dataset_format,
+            filters=filters,
+            cutoff=preview.cutoff,
+            actor=actor,
         )
     else:
         _check_dataset(project, dataset, recipe.dataset_format)
@@ -85,6 +93,8 @@ def create_run(
             launcher=settings.LAUNCHER,
             total_steps=filled.steps(dataset.rows),
             slot=slot,
+            pipeline=pipeline,
+            stage=stage,
             created_by=actor.user,
         )
     except IntegrityError as error:
@@ -92,6 +102,8 @@ def create_run(
             discard_dataset(compiled)
         if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
             raise SlotTaken(f"The run of {slot} was started already.") from error
+        if pipeline is not None and pipeline.runs.filter(stage=stage).exists():
+            raise SlotTaken(f"Stage {stage} of pipeline {pipeline.number} was started already.") from error
         raise
     record_audit(
         project=project,

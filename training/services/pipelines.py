@@ -1,0 +1,205 @@
+"""Runs one after the other by themselves: a reward model, then a policy against it.
+
+Each stage is a run like any other. A stage begins when the one before is done and reads what it made; where
+one fails, the pipeline stops with that cause. Beat ticks; a stage is started once, whoever ticks.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.db import IntegrityError
+from django.utils import timezone
+
+from inference.models import Version
+from projects.errors import Conflict, Invalid, Problem
+from projects.models import Project
+from projects.services import SYSTEM, Actor, record_audit
+from training.models import Dataset, Pipeline, Run
+from training.services.methods import METHODS, check_config, find_method
+from training.services.numbers import create_numbered
+from training.services.runs import RunOver, SlotTaken, cancel_run, create_run
+
+logger = logging.getLogger(__name__)
+
+PIPELINES: dict[str, tuple[str, ...]] = {
+    "reward-rloo": ("reward", "rloo"),
+    "reward-ppo": ("reward", "ppo"),
+}
+_UNJUDGED = (Dataset.Format.PROMPTS, Dataset.Format.TEXT)  # formats that no filter of judgements fits
+
+
+class PipelineOver(Conflict):
+    code = "pipeline_over"
+
+
+def start_pipeline(
+    *,
+    project: Project,
+    name: str,
+    configs: dict[str, Any] | None = None,
+    filters: dict[str, Any] | None = None,
+    actor: Actor,
+    slot: str | None = None,
+) -> Pipeline:
+    """The pipeline with its first run queued. Ring the bell after it.
+
+    `configs` is by method. Raises Invalid for an unknown pipeline or config, what `create_run` raises for the
+    first stage, and SlotTaken; then there is neither.
+    """
+    stages = find_pipeline(name)
+    check_configs(stages, configs or {})
+    try:
+        pipeline = create_numbered(
+            Pipeline,
+            project=project,
+            name=name,
+            stages=list(stages),
+            configs=configs or {},
+            filters=filters or {},
+            slot=slot,
+            created_by=actor.user,
+        )
+    except IntegrityError as error:
+        raise SlotTaken(f"The pipeline of {slot} was started already.") from error
+    try:
+        run = _start_stage(pipeline, 0, actor)
+    except BaseException:
+        pipeline.delete()
+        raise
+    _say(pipeline, run)
+    record_audit(
+        project=project,
+        actor=actor,
+        action="pipeline.created",
+        subject=f"pipeline:{pipeline.number}",
+        detail={"name": name, "slot": slot},
+    )
+    return pipeline
+
+
+def cancel_pipeline(*, pipeline: Pipeline, actor: Actor) -> Pipeline:
+    """Call off its run and what would come after. Raises PipelineOver."""
+    values = {"message": f"Cancelled by {actor.label}."}
+    if not _end(pipeline, Pipeline.Status.CANCELLED, **values):
+        raise PipelineOver(f"Pipeline {pipeline.number} is over: {pipeline.message}")
+    for run in pipeline.runs.filter(status__in=Run.ACTIVE).select_related("project"):
+        try:
+            cancel_run(run=run, actor=actor)
+        except RunOver:
+            logger.info("%s ended by itself", run)
+    record_audit(
+        project=pipeline.project,
+        actor=actor,
+        action="pipeline.cancelled",
+        subject=f"pipeline:{pipeline.number}",
+    )
+    return pipeline
+
+
+def tick_pipelines() -> int:
+    """Begin the stages whose turn it is. Returns how many runs were queued."""
+    began = 0
+    for pipeline in Pipeline.objects.filter(status=Pipeline.Status.RUNNING).select_related("project"):
+        began += tick_pipeline(pipeline)
+    return began
+
+
+def tick_pipeline(pipeline: Pipeline) -> bool:
+    """One step: True when a run was queued."""
+    run = pipeline.runs.select_related("version").order_by("-stage").first()
+    if run is None or run.is_active:
+        # Without a run its start is under way, or its process died in it: then it never began.
+        if run is None and (timezone.now() - pipeline.created).total_seconds() > 3600:
+            _end(pipeline, Pipeline.Status.FAILED, message="It never began: the process that made it died.")
+        elif run is not None:
+            _say(pipeline, run)
+        return False
+    method = pipeline.stages[run.stage or 0]
+    if run.status != Run.Status.FINISHED:
+        status = Pipeline.Status.CANCELLED if run.status == Run.Status.CANCELLED else Pipeline.Status.FAILED
+        cause = f" ({run.get_cause_display()})" if run.cause else ""
+        _end(pipeline, status, message=f"Run {run.number}, {method}, {run.status}{cause}: {run.message}")
+        return False
+    following = (run.stage or 0) + 1
+    if following == len(pipeline.stages):
+        made = f" and made v{run.version.number}" if run.version else ""
+        _end(pipeline, Pipeline.Status.FINISHED, message=f"Run {run.number} finished{made}.")
+        return False
+    try:
+        run = _start_stage(pipeline, following, SYSTEM)
+    except SlotTaken:
+        return False
+    except Problem as error:
+        _end(
+            pipeline,
+            Pipeline.Status.FAILED,
+            message=f"{pipeline.stages[following]} could not begin: {error.message}",
+        )
+        return False
+    _say(pipeline, run)
+    return True
+
+
+def find_pipeline(name: str) -> tuple[str, ...]:
+    """Its methods. Raises Invalid."""
+    try:
+        return PIPELINES[name]
+    except KeyError:
+        raise Invalid(
+            f"There is no pipeline {name}. There are: {', '.join(PIPELINES)}.", param="name"
+        ) from None
+
+
+def check_configs(stages: tuple[str, ...], configs: dict[str, Any]) -> None:
+    """Raises Invalid for settings of a method that is no stage, and for wrong ones of one that is."""
+    for method, values in configs.items():
+        if method not in stages:
+            raise Invalid(
+                f"{method} is no stage of it. Write the settings by method: {', '.join(stages)}.",
+                param="config",
+            )
+        if not isinstance(values, dict):
+            raise Invalid(f"The settings of {method} must be an object.", param="config")
+        check_config(METHODS[method], values)
+
+
+def filters_for(method: str, filters: dict[str, Any]) -> dict[str, Any]:
+    """Those that fit what the method reads: caps of judgements say nothing about bare prompts."""
+    return {} if find_method(method).dataset_format in _UNJUDGED else filters
+
+
+def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:
+    method = pipeline.stages[stage]
+    return create_run(
+        project=pipeline.project,
+        method=method,
+        config=pipeline.configs.get(method),
+        reward=_made_before(pipeline, stage) if METHODS[method].needs_reward else None,
+        filters=filters_for(method, pipeline.filters),
+        actor=actor,
+        pipeline=pipeline,
+        stage=stage,
+    )
+
+
+def _made_before(pipeline: Pipeline, stage: int) -> Version | None:
+    run = pipeline.runs.filter(stage=stage - 1).select_related("version__project").first()
+    return run.version if run is not None else None
+
+
+def _say(pipeline: Pipeline, run: Run) -> None:
+    place = f"stage {(run.stage or 0) + 1} of {len(pipeline.stages)}"
+    message = f"Run {run.number}, {run.method}, is {run.status}: {place}."
+    if message != pipeline.message:
+        Pipeline.objects.filter(pk=pipeline.pk, status=Pipeline.Status.RUNNING).update(message=message)
+        pipeline.message = message
+
+
+def _end(pipeline: Pipeline, status: str, *, message: str) -> bool:
+    ended = Pipeline.objects.filter(pk=pipeline.pk, status=Pipeline.Status.RUNNING).update(
+        status=status, message=message, finished=timezone.now()
+    )
+    pipeline.refresh_from_db()
+    return bool(ended)
