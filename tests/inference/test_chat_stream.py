@@ -161,7 +161,7 @@ def test_without_a_reader_it_ends(cast: Cast, bob: AsyncClient) -> None:
         assert hub().find(id_) is not None, "a reader who came back counts anew"
         began = time.monotonic()
         while hub().find(id_) is not None:
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20
             await asyncio.sleep(0.02)
         assert (await in_database(Completion.objects.get, id=id_)).state == "stopped"
 

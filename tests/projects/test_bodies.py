@@ -133,7 +133,7 @@ def test_a_megabyte_of_anything_takes_no_longer_than_it_must(piece: str):
         with pytest.raises(Malformed):
             parse_json(raw.encode())
         # About 0.1 s; a quadratic scan would take minutes.
-        assert time.perf_counter() - start < 3
+        assert time.perf_counter() - start < 20
 
 
 class Body(StrictBody):

@@ -134,7 +134,7 @@ class TestDelivery:
         happen(cast)
         began = time.monotonic()
         assert deliver_due() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert WebhookDelivery.objects.get().error.startswith("It did not answer")
 
     def test_a_worker_that_died_in_the_middle_leaves_it_due_again(self, cast: Cast, hook: Receiver):

