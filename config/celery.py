@@ -58,6 +58,8 @@ app.conf.beat_schedule = {
     },
     # Turn answers that ended into comparisons, free lapsed places, and draw tasks into the line.
     "fill-lines": {"task": "feedback.tasks.fill_lines", "schedule": 10.0, "options": {"expires": 30}},
+    # Have chosen versions answer imported prompts, while people leave room for it.
+    "sample-prompts": {"task": "feedback.tasks.sample_prompts", "schedule": 5.0, "options": {"expires": 15}},
     # Measure raters who answered lately, and how far they agree.
     "measure-raters": {
         "task": "feedback.tasks.measure_raters",

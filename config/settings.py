@@ -163,6 +163,8 @@ CONTEXT_LENGTH = env.int("CONTEXT_LENGTH", default=2048)
 DEFAULT_MAX_TOKENS = env.int("DEFAULT_MAX_TOKENS", default=256)
 # Answers that one web process relays at a time; more are answered 429.
 MAX_STREAMS = env.int("MAX_STREAMS", default=256)
+# Answers to imported prompts that are made at a time, less those that people wait for.
+SAMPLE_CONCURRENCY = env.int("SAMPLE_CONCURRENCY", default=4)
 FIRST_TOKEN_SECONDS = env.float("FIRST_TOKEN_SECONDS", default=60.0)
 TOKEN_GAP_SECONDS = env.float("TOKEN_GAP_SECONDS", default=30.0)
 ANSWER_SECONDS = env.float("ANSWER_SECONDS", default=600.0)

@@ -24,6 +24,7 @@ from feedback.models import (
     Preference,
     RaterEvent,
     Rating,
+    SampleRequest,
     Standing,
     Task,
     Workbench,
@@ -155,6 +156,13 @@ class WorkbenchAdmin(OperatorAdmin):
     ) -> None:
         changes = {name: form.cleaned_data[name] for name in form.changed_data}
         update_workbench(project=obj.project, actor=actor_of(request), **changes)
+
+
+@admin.register(SampleRequest)
+class SampleRequestAdmin(FactAdmin):
+    list_display = ("__str__", "project", "status", "tasks", "message", "created", "finished")
+    list_filter = ("project", "status")
+    list_select_related = ("project",)
 
 
 @admin.register(OptOut)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from feedback.services import agreement, battles, leaderboard, quality
+from feedback.services import agreement, battles, leaderboard, quality, samples
 from feedback.services.draw import draw_tasks
 from feedback.services.queue import FOR_RATERS, release_lapsed
 from feedback.services.sources import sweep_answers
@@ -24,6 +24,12 @@ def fill_lines() -> None:
         release_lapsed(project)
         sweep_answers(project=project)
         draw_tasks(project=project, kinds=FOR_RATERS)
+
+
+@shared_task
+def sample_prompts() -> None:
+    """Some more answers to imported prompts, by the versions that somebody chose."""
+    samples.tick_samples()
 
 
 @shared_task

@@ -202,6 +202,8 @@ class Version(models.Model):
     manifest = models.JSONField(default=dict)
     # True while an evaluation needs the engine to hold it.
     is_candidate = models.BooleanField(default=False)
+    # Somebody samples from it: the engines hold it until then, and who samples says so again.
+    held_until = models.DateTimeField(null=True, blank=True, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

@@ -9,7 +9,7 @@ from django.db.models import prefetch_related_objects
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
-from feedback.models import Correction, Feedback, Flag, Preference, Rating
+from feedback.models import Correction, Feedback, Flag, Preference, Rating, SampleRequest
 from inference.models import Completion, Prompt
 from projects.rest import ErrorObjectSerializer, UtcField, list_of
 
@@ -35,6 +35,19 @@ class CompletionSerializer(serializers.ModelSerializer[Completion]):
             "id", "prompt_id", "version", "digest", "index", "text", "state", "finish_reason", "error",
             "sampling", "subject", "quarantined", "tokens_in", "tokens_out", "ttft_ms", "gap_mean_ms",
             "gap_p99_ms", "total_ms", "created", "finished",
+        ]  # fmt: skip
+
+
+class SampleRequestSerializer(serializers.ModelSerializer[SampleRequest]):
+    versions = serializers.ListField(child=serializers.CharField(), source="labels")
+    created = UtcField()
+    finished = UtcField(allow_null=True)
+
+    class Meta:
+        model = SampleRequest
+        fields = [
+            "id", "versions", "samples", "tags", "overlap", "sampling", "status", "message", "prompts",
+            "done", "tasks", "alike", "refused", "created", "finished",
         ]  # fmt: skip
 
 

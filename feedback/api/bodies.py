@@ -8,6 +8,7 @@ from pydantic import Field, RootModel
 
 from feedback.services.checks import MAX_CANDIDATES, MAX_COMMENT, MAX_SECONDS, MAX_TEXT
 from feedback.services.judge import MAX_SUBJECT
+from feedback.services.samples import MAX_OVERLAP, MAX_PROMPTS
 from inference.services.prompts import MAX_MESSAGES
 from projects.bodies import Id, NewId, StrictBody, parse_body
 from projects.errors import Invalid
@@ -49,6 +50,22 @@ class CompletionBody(StrictBody):
     subject: Subject = ""
     tokens_in: Tokens | None = None
     tokens_out: Tokens | None = None
+
+
+VersionName = Annotated[
+    Annotated[str, Field(min_length=1, max_length=100)] | Annotated[int, Field(ge=1, le=999_999_999)],
+    Field(description="`slug@v7`, `v7` or 7."),
+]
+
+
+class SampleBody(StrictBody):
+    """Each of the versions answers `samples` times; two to eight answers are one comparison."""
+
+    versions: Annotated[list[VersionName], Field(min_length=1, max_length=MAX_CANDIDATES)]
+    samples: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = 1
+    tags: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(max_length=MAX_TAGS)] = []
+    limit: Annotated[int, Field(ge=1, le=MAX_PROMPTS)] = 1_000
+    overlap: Annotated[int, Field(ge=1, le=MAX_OVERLAP)] | None = None
 
 
 class _JudgementBody(StrictBody):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from django.urls import path
 
-from feedback.api import completions, judgements, leaderboard, prompts
+from feedback.api import completions, judgements, leaderboard, prompts, samples
 from projects.rest import at_one_path
 
 urlpatterns = [
     path("prompts", at_one_path(prompts.ImportPrompts, prompts.ListPrompts).as_view()),
     path("prompts/<uuid:prompt_id>", prompts.ShowPrompt.as_view()),
+    path("samples", at_one_path(samples.RequestSamples, samples.ListSamples).as_view()),
+    path("samples/<uuid:sample_id>", samples.ShowSamples.as_view()),
+    path("samples/<uuid:sample_id>/cancel", samples.CancelSamples.as_view()),
     path("completions", at_one_path(completions.CreateCompletion, completions.ListCompletions).as_view()),
     path("feedback", at_one_path(judgements.CreateFeedback, judgements.ListFeedback).as_view()),
     path("completions/<uuid:completion_id>", completions.ShowCompletion.as_view()),

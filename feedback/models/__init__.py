@@ -12,6 +12,7 @@ from feedback.models.judgements import (
 )
 from feedback.models.leaderboard import Leaderboard
 from feedback.models.raters import Agreement, RaterEvent, Standing
+from feedback.models.samples import SampleRequest
 from feedback.models.tasks import Assignment, Task
 from feedback.models.workbench import OptOut, Workbench
 
@@ -29,6 +30,7 @@ __all__ = [
     "Preference",
     "RaterEvent",
     "Rating",
+    "SampleRequest",
     "Standing",
     "Task",
     "Workbench",

@@ -9,7 +9,7 @@ from datetime import timedelta
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
-from feedback.models import OptOut, Preference, Task, Workbench
+from feedback.models import OptOut, Preference, SampleRequest, Task, Workbench
 from feedback.services.record import candidate_set
 from feedback.services.tasks import create_compare_task, create_task
 from feedback.services.workbench import locked_workbench
@@ -33,9 +33,11 @@ def sweep_answers(*, project: Project) -> int:
     One sweep of a project at a time; each costs as much as there is new.
     """
     workbench = locked_workbench(project)
+    # Of these more answers are to come, and one comparison of all of them.
+    in_hand = SampleRequest.objects.filter(project=project).prompts_in_hand()
     made = 0
     for answers in _finished_since(workbench):
-        prompts = {answer.prompt_id for answer in answers}
+        prompts = {answer.prompt_id for answer in answers} - in_hand
         for prompt in _unasked(project).filter(pk__in=prompts).select_related("conversation").order_by("-id"):
             made += _compare(project, prompt)
         made += sum(_sample_live(workbench, answer) for answer in _live(workbench, answers))

@@ -26,6 +26,7 @@ from inference.client import EngineClient, EngineError, EngineUnavailable, Model
 from inference.models import Completion, Deployment, Replica, Version
 from inference.services.engines import engine_clients
 from inference.services.leases import acquire_lease, release_lease, renew_lease
+from inference.services.versions import wanted_besides
 from projects.errors import Conflict, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def desired_versions() -> dict[str, Version]:
     for deployment in _serving():
         ids |= {id_ for id_ in (deployment.champion_id, deployment.canary_id, deployment.previous_id) if id_}
     wanted = Version.objects.select_related("project").filter(kind=Version.Kind.ADAPTER)
-    chosen = wanted.filter(id__in=ids) | wanted.filter(is_candidate=True)
+    chosen = wanted.filter(id__in=ids) | wanted.filter(wanted_besides())
     return {version.engine_name: version for version in chosen}
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Max, Q
+from django.utils import timezone
 
 from inference.artifact import ArtifactError, read_manifest, verify
 from inference.models import Deployment, Version
@@ -93,6 +95,17 @@ def release_candidate(version: Version) -> bool:
     return bool(Version.objects.filter(pk=version.pk, is_candidate=True).update(is_candidate=False))
 
 
+def hold_version(version: Version, *, seconds: float) -> None:
+    """Have the engines hold it for so long, because somebody samples from it. Say so again before it ends."""
+    version.held_until = timezone.now() + timedelta(seconds=seconds)
+    Version.objects.filter(pk=version.pk).update(held_until=version.held_until)
+
+
+def wanted_besides() -> Q:
+    """Versions that the engines should hold without their serving: candidates, and what is sampled from."""
+    return Q(is_candidate=True) | Q(held_until__gt=timezone.now())
+
+
 def resolve_version(*, project: Project, model: str, sticky: str) -> Version:
     """The version that a request's `model` means, bound for the whole answer.
 
@@ -136,10 +149,10 @@ def current(project: Project) -> Deployment:
 
 
 def held_versions(project: Project) -> list[Version]:
-    """What the engines should hold for a project: champion, canary, previous, candidates. Newest first."""
+    """What the engines should hold for a project: what serves, its way back, and `wanted_besides`."""
     deployment = current(project)
     ids = [deployment.champion_id, deployment.canary_id, deployment.previous_id]
-    wanted = Q(id__in=[id_ for id_ in ids if id_]) | Q(is_candidate=True)
+    wanted = Q(id__in=[id_ for id_ in ids if id_]) | wanted_besides()
     return list(Version.objects.select_related("project").filter(wanted, project=project))
 
 

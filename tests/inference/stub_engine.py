@@ -10,8 +10,9 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import uvicorn
@@ -37,6 +38,8 @@ class StubEngine:
     asked: list[dict[str, Any]] = field(default_factory=list)
     cancelled: int = 0
     running: int = 0
+    is_numbering: bool = False  # no two answers are the same
+    numbers: Iterator[int] = field(default_factory=count)
 
     def start(self) -> StubEngine:
         port = free_port()
@@ -102,8 +105,10 @@ class StubEngine:
             for _ in range(150 if part == "long" else 100_000):
                 yield _chunk(0, {"content": "x" * 1000})
                 await asyncio.sleep(0)
-        count = 400 if part == "slow" else 4
-        for place in range(count):
+        words = 400 if part == "slow" else 4
+        if self.is_numbering:
+            yield _chunk(0, {"content": f"Answer {next(self.numbers)}: "})
+        for place in range(words):
             if part == "slow":
                 await asyncio.sleep(0.05)
             for index in range(n):
@@ -124,7 +129,7 @@ class StubEngine:
         if part != "endless":
             for index in range(n):
                 yield _chunk(index, {}, "stop")
-            usage = {"prompt_tokens": 5, "completion_tokens": count * n}
+            usage = {"prompt_tokens": 5, "completion_tokens": words * n}
             yield "data: " + json.dumps({"choices": [], "usage": usage}) + "\n\n"
         yield "data: [DONE]\n\n"
 

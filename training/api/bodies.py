@@ -6,14 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from feedback.api.bodies import VersionName
 from projects.bodies import StrictBody, Time
 from training.services.filters import DatasetFilters
 from training.services.runs import MAX_SEED
 
-VersionName = Annotated[
-    Annotated[str, Field(min_length=1, max_length=100)] | Annotated[int, Field(ge=1, le=999_999_999)],
-    Field(description="`slug@v7`, `v7` or 7."),
-]
 Reason = Annotated[str, Field(max_length=2000)]
 
 

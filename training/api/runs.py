@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from inference.services.references import find_version
 from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
 from projects.errors import NotFound
@@ -19,7 +20,6 @@ from training.api.answers import RunSerializer
 from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
 from training.models import Run
-from training.services.references import find_version
 from training.services.runs import cancel_run, create_run
 from training.tasks import ring, tick_runs
 

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from inference.models import Deployment, Version
+from inference.services.references import find_version
 from projects.bodies import parse_body
 from projects.idempotency import idempotent
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
@@ -17,7 +18,6 @@ from projects.services import Actor
 from training.api.answers import DeploymentSerializer, VersionSerializer
 from training.api.bodies import DeploymentBody
 from training.services.promotion import promote_version, rollback_version
-from training.services.references import find_version
 
 
 class ListVersions(APIView):

@@ -17,11 +17,11 @@ from django.db.models import Q
 from feedback.models import Feedback, Flag, Preference
 from feedback.services.record import KINDS, find_feedback
 from inference.models import Deployment, Prompt, Version
+from inference.services.references import find_version
 from projects.errors import Invalid, NotFound
 from projects.models import Project
 from training.models import Dataset, Evaluation, Run
 from training.services.data.index import FEEDBACK, ids_of
-from training.services.references import find_version
 
 # From what a lineage may start, by the words of the API and of the addresses.
 STARTS = ("feedback", "dataset", "run", "version", "evaluation", "deployment")

@@ -6,11 +6,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from inference.services.references import find_version
 from projects.services import SYSTEM
 from training.management.commands._project import project_named, said_plainly
 from training.models import Evaluation
 from training.services.evaluations import create_evaluation, decide
-from training.services.references import find_version
 from training.tasks import ring, tick_work
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from inference.services.references import find_version
 from projects.services import SYSTEM
 from training.management.commands._project import project_named, said_plainly
 from training.services.promotion import promote_version, rollback_version
-from training.services.references import find_version
 
 
 class Command(BaseCommand):

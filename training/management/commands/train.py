@@ -8,13 +8,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from inference.services.references import find_version
 from projects.services import SYSTEM
 from training.management.commands._project import project_named, said_plainly
 from training.models import Dataset, Run
 from training.services import supervisor
 from training.services.advice import TOKENS_A_TEXT, estimate_run
 from training.services.methods import METHODS
-from training.services.references import find_version
 from training.services.runs import create_run
 from training.tasks import ring, tick_runs
 
