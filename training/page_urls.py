@@ -21,6 +21,7 @@ urlpatterns = [
     ),
     path("p/<slug:slug>/lineage/", lineage.find_lineage, name="find_lineage"),
     path("p/<slug:slug>/lineage/<slug:start>/<slug:name>/", lineage.lineage, name="lineage"),
+    path("p/<slug:slug>/evaluations/<int:number>/approve", actions.approve, name="approve"),
     path("p/<slug:slug>/policy/", policy.policy, name="policy"),
     path("p/<slug:slug>/policy/change", policy.change_policy, name="change_policy"),
     path("p/<slug:slug>/pipelines/start", actions.begin_pipeline, name="start_pipeline"),

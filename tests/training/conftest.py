@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 from feedback.services.judge import Judge
 from feedback.services.record import record_preference
 from inference.artifact import write_manifest
-from inference.models import Completion
+from inference.models import Completion, Version
+from inference.services import deployments
 from projects.services import Actor
 from tests.cast import Cast
 from training.models import Run
@@ -45,6 +47,28 @@ def judged(cast: Cast, count: int, *, start: int = 0) -> list[Any]:
         )
         rows.append(vote(cast, good, bad))
     return rows
+
+
+def second_version(cast: Cast) -> Version:
+    """v2 as a row, for where no files are needed."""
+    return Version.objects.create(
+        project=cast.project, number=2, kind=Version.Kind.ADAPTER, path="versions/2", digest="sha256:2"
+    )
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
+    """What engines were asked to load: here they hold everything. test_promotion.py asks a real one."""
+    asked: list[Version] = []
+
+    @contextmanager
+    def brought_up(version: Version) -> Iterator[float]:
+        asked.append(version)
+        yield 1.0
+
+    monkeypatch.setattr(deployments, "brought_up", brought_up)
+    monkeypatch.setattr(deployments, "is_held", lambda version: True)
+    return asked
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from inference.services import reconciler
 from projects.errors import Conflict, Unavailable
 from projects.models import AuditEvent
 from projects.services import SYSTEM
-from tests.cast import Cast, error_of
+from tests.cast import SAMPLING, Cast, error_of
 from tests.inference.adapters import new_version
 from tests.training.conftest import vote
 from training.models import Evaluation, Policy
@@ -227,6 +227,19 @@ def test_an_old_candidate_makes_room_for_a_new_one(cast, candidate, loads, tmp_p
     newer = new_version(cast.project, tmp_path, seed=1)
     evaluate(cast, newer)
     assert list(Version.objects.filter(is_candidate=True)) == [newer]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_raters_are_asked_when_the_policy_says_so(cast, candidate, loads, asks):
+    Policy.objects.create(project=cast.project, asks_raters=asks)
+    cast.project.temperature, cast.project.max_tokens = SAMPLING["temperature"], SAMPLING["max_tokens"]
+    cast.project.save(update_fields=["temperature", "max_tokens"])
+    for number in range(3):
+        cast.answered_prompt(f"Gate {number}?", ["New.", "Old."], split="gate", versions=[candidate, cast.v1])
+    evaluation = evaluate(cast, candidate, sample=True)
+    tick_evaluation(evaluation.id)
+    evaluation.refresh_from_db()
+    assert (evaluation.status, Task.objects.count()) == ("judging", 3 if asks else 0)
 
 
 # --- answers made by Ratchet --------------------------------------------------------------------------

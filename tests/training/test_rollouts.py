@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -22,31 +21,13 @@ from projects.errors import Unavailable
 from projects.models import AuditEvent
 from projects.services import SYSTEM, Actor
 from tests.cast import Cast, error_of, make_cast
+from tests.training.conftest import second_version
 from training.models import Evaluation, Policy, Rollout
 from training.services import rollouts
 from training.services.promotion import promote_version, rollback_version
 from training.services.rollouts import tick_rollouts
 
-
-@pytest.fixture(autouse=True)
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Version]:
-    """What engines were asked to load: here they hold everything. `test_promotion` has a real one."""
-    asked: list[Version] = []
-
-    @contextmanager
-    def brought_up(version: Version) -> Any:
-        asked.append(version)
-        yield 1.0
-
-    monkeypatch.setattr(deployments, "brought_up", brought_up)
-    monkeypatch.setattr(deployments, "is_held", lambda version: True)
-    return asked
-
-
-def second_version(cast: Cast) -> Version:
-    return Version.objects.create(
-        project=cast.project, number=2, kind=Version.Kind.ADAPTER, path="versions/2", digest="sha256:2"
-    )
+pytestmark = pytest.mark.usefixtures("loaded")
 
 
 def start(cast: Cast, *, candidate: Version | None = None, **policy: Any) -> Rollout:
@@ -133,7 +114,7 @@ def history(cast: Cast) -> list[tuple[str, str, float]]:
     return [(row.kind, str(row.champion), row.canary_share) for row in rows]
 
 
-def test_a_good_candidate_goes_up_by_itself_to_all_and_its_watch_ends(cast: Cast, loads: list[Version]):
+def test_a_good_candidate_goes_up_by_itself_to_all_and_its_watch_ends(cast: Cast, loaded: list[Version]):
     rollout = start(cast)
     assert (rollout.status, rollout.share) == ("stepping", 0.01)
     for share in (0.05, 0.25, 1.0):
@@ -152,7 +133,7 @@ def test_a_good_candidate_goes_up_by_itself_to_all_and_its_watch_ends(cast: Cast
     done = tick(rollout, minutes=24 * 60 + 1)
     assert (done.status, "24 hours" in done.message) == ("done", True)
     assert current_deployment(cast.project).champion == rollout.candidate
-    assert loads == [rollout.candidate] * 4
+    assert loaded == [rollout.candidate] * 4
 
 
 def test_without_feedback_it_waits_and_says_so(cast: Cast):

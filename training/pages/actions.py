@@ -27,6 +27,7 @@ from projects.services import Actor
 from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
 from training.services.evaluations import create_evaluation, decide
 from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
+from training.services.policy_changes import policy_of
 from training.services.promotion import promote_version, rollback_version
 from training.services.rollouts import (
     active_rollout,
@@ -164,6 +165,30 @@ def promote(request: HttpRequest, project: Project, actor: Actor) -> HttpRespons
     return _back(request, project)
 
 
+@login_required
+@require_POST
+def approve(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Promote what an evaluation found better, by whomever the policy names; a reviewer may be one."""
+    project = project_for(request, slug, Membership.Role.REVIEWER)
+    found = Evaluation.objects.select_related("candidate__project").filter(project=project, number=number)
+    evaluation = found.first()
+    if evaluation is None:
+        raise NotFound()
+    try:
+        deployment = promote_version(
+            project=project,
+            version=evaluation.candidate,
+            actor=Actor(user=person(request)),
+            reason=f"Evaluation {number}: {evaluation.reason}",
+            canary=policy_of(project).promotion == Policy.Promotion.CANARY,
+        )
+    except Problem as problem:
+        messages.error(request, problem.message)
+    else:
+        messages.success(request, gettext("Deployment %(n)d serves now.") % {"n": deployment.number})
+    return redirect("evaluation", slug=slug, number=number)
+
+
 @manager_action
 def roll_back(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
     deployment = rollback_version(project=project, actor=actor, reason=request.POST.get("reason", ""))
@@ -200,7 +225,7 @@ def choices_for(project: Project) -> dict[str, Any]:
     return {
         "deployment": deployment,
         "rollout": active_rollout(project),
-        "policy": Policy.objects.filter(project=project).first() or Policy(project=project),
+        "policy": policy_of(project),
         "pipelines": PIPELINES,
         "servable": list(versions),
         "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),

@@ -16,13 +16,17 @@ from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
+from feedback.forms import person
 from feedback.markdown import render_markdown
 from inference.models import Completion, Prompt
+from inference.services.versions import current
 from projects.access import may, project_for
 from projects.errors import NotFound
 from projects.models import Membership
+from projects.services import Actor
 from training.models import Evaluation
 from training.pages.plots import interval_of
+from training.services.approval import may_approve
 from training.services.votes import collect_votes
 
 PAGE = 10
@@ -61,6 +65,9 @@ def evaluation(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "interval": interval_of(found.numbers),
         "is_manager": may(request.user, project, Membership.Role.MANAGER),
         "answers_ready": answered(found),
+        "may_promote": found.verdict == Evaluation.Verdict.PROMOTE
+        and found.champion_id == current(project).champion_id
+        and may_approve(project, Actor(user=person(request))),
     }
     if may(request.user, project, Membership.Role.REVIEWER):
         votes = collect_votes(found).scores

@@ -23,6 +23,7 @@ from projects.models import Project
 from projects.services import SYSTEM
 from training.models import Evaluation
 from training.services.evaluations import decide, fail_evaluation
+from training.services.policy_changes import policy_of
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _answer_or_skip(evaluation: Evaluation, version: Version, prompt: Prompt) ->
 
 
 def _ask_raters(evaluation: Evaluation) -> None:
-    """A blind comparison for each prompt; the same text twice is a tie without anybody's help."""
+    """A blind comparison for each prompt, where the policy asks raters; the same text twice is a tie."""
     latest = {
         version.id: {answer.prompt_id: answer for answer in _answers(evaluation, version).order_by("id")}
         for version in (evaluation.candidate, evaluation.champion)
@@ -166,10 +167,13 @@ def _ask_raters(evaluation: Evaluation) -> None:
     new, old = latest[evaluation.candidate_id], latest[evaluation.champion_id]
     prompts = Prompt.objects.in_bulk(list(new.keys() & old.keys()))
     identical = []
+    asks_raters = policy_of(evaluation.project).asks_raters
     for prompt_id in sorted(prompts):
         pair = [new[prompt_id], old[prompt_id]]
         if pair[0].text.strip() == pair[1].text.strip():
             identical.append(str(prompt_id))
+            continue
+        if not asks_raters:
             continue
         create_compare_task(
             project=evaluation.project,

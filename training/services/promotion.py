@@ -11,6 +11,7 @@ from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Evaluation, Rollout
 from training.services import rollouts
+from training.services.approval import check_approver
 
 
 class VerdictMissing(Conflict):
@@ -35,14 +36,15 @@ def promote_version(
     a verdict is watched as a canary is; one that an operator promotes against it is not.
 
     Needs an evaluation against the current champion that was decided `promote`; or `override` and a reason,
-    which are audited. Raises VerdictMissing, Invalid (no reason, a share for a canary), RolloutUnderWay, and
-    what inference's promote raises: PromotionRefused, DeploymentConflict, Unavailable. The champion is then
-    as it was.
+    which are audited. Raises VerdictMissing, ApprovalNeeded, Invalid (no reason, a share for a canary),
+    RolloutUnderWay, and what inference's promote raises: PromotionRefused, DeploymentConflict, Unavailable.
+    The champion is then as it was.
     """
     if canary and share != 1.0:
         raise Invalid("A canary's shares are its own: leave share out.", param="share")
     if not reason.strip():
         raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
+    check_approver(project, actor)
     champion = deployments.current_deployment(project).champion
     evaluation = proof(version, champion)
     if evaluation is None and not override:

@@ -27,6 +27,7 @@ from projects.errors import Conflict, Invalid, Problem
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from training.models import Policy, Rollout
+from training.services.approval import check_approver
 from training.services.arms import Arms, read_arms
 from training.services.canary import Findings, find_harm
 from training.services.numbers import create_numbered
@@ -100,8 +101,9 @@ def resume_rollout(*, rollout: Rollout, actor: Actor, reason: str = "") -> Rollo
 
 
 def finish_rollout(*, rollout: Rollout, actor: Actor, reason: str) -> Rollout:
-    """By hand: all requests now; one that serves all is not watched any longer."""
+    """By hand: all requests now; one that serves all is not watched any longer. Raises ApprovalNeeded."""
     _needs_reason(reason)
+    check_approver(rollout.project, actor)
     if rollout.status == Rollout.Status.WATCHING:
         _end(rollout, Rollout.Status.DONE, f"The watch was ended by {actor.label}: {reason}")
         _audit(rollout, actor, "finished", reason)

@@ -8,7 +8,7 @@ from croniter import croniter
 from django.utils import timezone
 
 from projects.models import Project
-from training.models import Policy, Run
+from training.models import Dataset, Policy, Run
 from training.services.waiting import waiting_judgements
 
 # A slot that nobody was there for still runs when it is no older than this.
@@ -38,7 +38,9 @@ def last_cron_time(cron: str, now: datetime) -> datetime:
 
 
 def last_run(project: Project) -> Run | None:
-    return Run.objects.filter(project=project).select_related("dataset").first()
+    """The last that learned from judgements; runs that only score or evaluate have seen none."""
+    rows = Run.objects.filter(project=project).exclude(dataset__format__in=Dataset.Gathered.values)
+    return rows.select_related("dataset").first()
 
 
 def next_run_in_words(policy: Policy | None, now: datetime) -> str:
