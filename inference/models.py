@@ -74,6 +74,8 @@ class Prompt(models.Model):
     split = models.CharField(max_length=5, choices=Split.choices, editable=False)
     external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 - unique where given
     tags = models.JSONField(default=list)
+    # When its person was erased: a tombstone stands in place of its text and of the answers to it.
+    erased = models.DateTimeField(null=True, blank=True, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = PromptQuerySet.as_manager()
@@ -204,6 +206,9 @@ class Version(models.Model):
     is_candidate = models.BooleanField(default=False)
     # Somebody samples from it: the engines hold it until then, and who samples says so again.
     held_until = models.DateTimeField(null=True, blank=True, editable=False)
+    erased_behind = models.PositiveIntegerField(
+        default=0, help_text="Judgements and prompts that it learned from and whose person was erased since."
+    )
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

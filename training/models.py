@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from inference.models import Version
 from projects.ids import uuid7
-from projects.models import Project, User
+from projects.models import ApiKey, Project, User
 
 
 class Dataset(models.Model):
@@ -428,3 +428,74 @@ class Rollout(models.Model):
     @property
     def share(self) -> float:
         return float(self.shares[self.step])
+
+
+class Erasure(models.Model):
+    """A person who is erased from a project: how far it came, and in the end the report that proves it.
+
+    Who it is stands here only while it is under way.
+    """
+
+    class Mode(models.TextChoices):
+        REMOVE = "remove", "remove their judgements"
+        ANONYMISE = "anonymise", "keep what they judged without their name and words"
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", "waiting"
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+
+    ACTIVE = (Status.WAITING, Status.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
+    number = models.PositiveIntegerField()
+    mode = models.CharField(max_length=9, choices=Mode.choices)
+    status = models.CharField(max_length=7, choices=Status.choices, default=Status.WAITING)
+    reason = models.CharField(max_length=300, blank=True, help_text="Such as the request's number; no names.")
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    subject = models.CharField(max_length=200, blank=True)
+    pseudonym = models.CharField(max_length=30, help_text="Stands where their name stood.")
+    secret = models.CharField(max_length=32, blank=True, editable=False)
+    before = models.JSONField(default=dict, help_text="Rows by what they are, when it began.")
+    after = models.JSONField(default=dict)
+    datasets = models.JSONField(default=list, help_text="number, format, digest, rows, held; deleted.")
+    versions = models.JSONField(default=list, help_text="number, digest, serves; marked.")
+    remains = models.JSONField(default=list, help_text="what, count, why.")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    requested_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="erasure_number_once"),
+            models.UniqueConstraint(
+                fields=["project", "user"],
+                condition=Q(status__in=("waiting", "running")),
+                name="erasure_of_a_member_once_at_a_time",
+            ),
+            models.UniqueConstraint(
+                fields=["project", "subject"],
+                condition=Q(status__in=("waiting", "running")) & ~Q(subject=""),
+                name="erasure_of_an_end_user_once_at_a_time",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure {self.number} of {self.project_id}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE
+
+    @property
+    def removed(self) -> int:
+        """How many judgements are gone with the person."""
+        kinds = ("corrections",) if self.mode == self.Mode.ANONYMISE else _KINDS
+        return sum(self.before.get(kind, 0) for kind in kinds)
+
+
+_KINDS = ("ratings", "preferences", "corrections", "flags")

@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from training.pages import actions, datasets, evaluations, lineage, loop, policy, runs, versions
+from training.pages import (
+    actions,
+    datasets,
+    erasures,
+    evaluations,
+    lineage,
+    loop,
+    policy,
+    runs,
+    versions,
+)
 
 urlpatterns = [
     path("p/<slug:slug>/", loop.loop, name="loop"),
@@ -26,6 +36,12 @@ urlpatterns = [
     path("p/<slug:slug>/policy/change", policy.change_policy, name="change_policy"),
     path("p/<slug:slug>/pipelines/start", actions.begin_pipeline, name="start_pipeline"),
     path("p/<slug:slug>/pipelines/<int:number>/cancel", actions.stop_pipeline, name="cancel_pipeline"),
+    path("p/<slug:slug>/erasures/", erasures.erasures, name="erasures"),
+    path("p/<slug:slug>/erasures/ask", erasures.ask, name="ask_erasure"),
+    path("p/<slug:slug>/erasures/confirm", erasures.confirm, name="confirm_erasure"),
+    path("p/<slug:slug>/erasures/<int:number>/", erasures.erasure, name="erasure"),
+    path("p/<slug:slug>/erasures/<int:number>/report", erasures.report, name="erasure_report"),
+    path("p/<slug:slug>/erasures/<int:number>/retrain", erasures.retrain, name="retrain_without"),
     path("p/<slug:slug>/versions/", versions.versions, name="versions"),
     path("p/<slug:slug>/versions/promote", actions.promote, name="promote"),
     path("p/<slug:slug>/rollouts/<int:number>/steer", actions.steer_rollout, name="steer_rollout"),

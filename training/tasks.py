@@ -7,7 +7,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 from training.launchers import local
-from training.services import answering, pipelines, policies, rollouts, supervisor
+from training.services import answering, erasure, pipelines, policies, rollouts, supervisor
 
 
 @shared_task
@@ -34,6 +34,12 @@ def tick_policies() -> None:
 def tick_rollouts() -> None:
     """Look at what serves for the first time: up, back, or on."""
     rollouts.tick_rollouts()
+
+
+@shared_task
+def tick_erasures() -> None:
+    """Erase who is to be erased, also where a worker died over it."""
+    erasure.tick_erasures()
 
 
 def ring(task: Task[[], None]) -> None:

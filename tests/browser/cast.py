@@ -14,7 +14,7 @@ from inference.services.prompts import record_prompt
 from projects.models import Project
 from projects.services import Actor
 from tests.cast import Cast, make_cast
-from training.models import Dataset, Evaluation, Pipeline, Rollout, Run, RunEvent
+from training.models import Dataset, Erasure, Evaluation, Pipeline, Rollout, Run, RunEvent
 from training.services.policy_changes import set_policy
 
 HOSTILE = "**Bold** <img src=x onerror=alert(1)> [x](javascript:alert(1)) ![x](https://example.org/x.png)"
@@ -153,3 +153,20 @@ def turned_loop(cast: Cast) -> Run:
     )
     Replica.objects.create(url="http://127.0.0.1:1", is_healthy=True, missing=["kitchen-v2"], checked=now)
     return run
+
+
+def somebody_erased(cast: Cast) -> None:
+    """A report of an erasure that is done."""
+    Erasure.objects.create(
+        project=cast.project,
+        number=1,
+        mode="remove",
+        status="done",
+        pseudonym="erased-0123456789ab",
+        before={"ratings": 12, "preferences": 3},
+        after={"ratings": 0, "preferences": 0},
+        datasets=[{"number": 1, "format": "preference", "digest": "sha256:1", "rows": 236, "held": 15}],
+        versions=[{"number": 2, "digest": "sha256:2", "serves": True}],
+        remains=[{"what": "manifests", "count": 1, "why": "Proof of what was erased."}],
+        finished=timezone.now(),
+    )

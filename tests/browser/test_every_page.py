@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.cast import comparisons, talk, turned_loop
+from tests.browser.cast import comparisons, somebody_erased, talk, turned_loop
 from tests.cast import Cast
 
 PATHS = [
@@ -30,6 +30,8 @@ PATHS = [
     "/p/kitchen/evaluations/1/",
     "/p/kitchen/versions/",
     "/p/kitchen/lineage/",
+    "/p/kitchen/erasures/",
+    "/p/kitchen/erasures/1/",
     "/p/kitchen/lineage/version/v2/",
     "/p/kitchen/policy/",
     "/p/garden/work/",
@@ -43,6 +45,7 @@ def places(people: Cast) -> list[str]:
     """The paths, with something on each page."""
     turned_loop(people)
     comparisons(people, 2)
+    somebody_erased(people)
     people.bob.is_staff = True  # an operator: sees both projects and all that managers see
     people.bob.save(update_fields=["is_staff"])
     conversation, _ = talk(people, "A long word: " + "x" * 200, "One.", "Two with `code` " + "y" * 200)

@@ -153,7 +153,7 @@ class VersionSerializer(serializers.ModelSerializer[Version]):
         model = Version
         fields = [
             "number", "label", "kind", "status", "digest", "is_candidate", "run", "dataset", "dataset_digest",
-            "judgements", "evaluations", "created",
+            "judgements", "erased_behind", "evaluations", "created",
         ]  # fmt: skip
 
     @extend_schema_field(serializers.IntegerField(allow_null=True))

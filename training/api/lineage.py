@@ -48,7 +48,7 @@ class VersionLineSerializer(serializers.ModelSerializer[Version]):
 
     class Meta:
         model = Version
-        fields = ["number", "label", "kind", "status", "digest"]
+        fields = ["number", "label", "kind", "status", "digest", "erased_behind"]
 
 
 class VerdictLineSerializer(EvaluationLineSerializer):

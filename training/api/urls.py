@@ -9,6 +9,7 @@ from projects.rest import at_one_path
 from training.api import (
     datasets,
     documents,
+    erasures,
     evaluations,
     events,
     lineage,
@@ -36,6 +37,9 @@ urlpatterns = [
     path("datasets/<number:number>/rows", datasets.DownloadDataset.as_view()),
     path("datasets/<number:number>/feedback", lineage.ListDatasetFeedback.as_view()),
     path("lineage", lineage.ShowLineage.as_view()),
+    path("erasures", at_one_path(erasures.RequestErasure, erasures.ListErasures).as_view()),
+    path("erasures/<number:number>", erasures.ShowErasure.as_view()),
+    path("erasures/<number:number>/retrain", erasures.RetrainWithout.as_view()),
     path("runs", at_one_path(runs.CreateRun, runs.ListRuns).as_view()),
     path("runs/<number:number>", runs.ShowRun.as_view()),
     path("runs/<number:number>/events", events.run_events),

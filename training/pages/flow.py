@@ -165,7 +165,11 @@ def _versions(project: Project, lineage: Lineage) -> list[Card]:
             Card(
                 f"version-{one.number}",
                 f"v{one.number}",
-                [one.get_kind_display(), date_format(one.created, "Y-m-d H:i")],
+                [
+                    one.get_kind_display(),
+                    date_format(one.created, "Y-m-d H:i"),
+                    *([gettext("learned from somebody erased")] if one.erased_behind else []),
+                ],
                 url=_at_lineage(project, "version", f"v{one.number}"),
                 state=one.status if one.status != "available" else "",
                 is_start=lineage.start == "version",

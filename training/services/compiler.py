@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from inference.artifact import write_manifest
-from projects.errors import Invalid
+from projects.errors import Conflict, Invalid
 from projects.ids import uuid7
 from projects.models import Project
 from projects.services import Actor, record_audit
-from training.models import Dataset
+from training.models import Dataset, Erasure
 from training.services.data.index import IdCollector
 from training.services.data.rows import Choice, Pass, survey
 from training.services.data.shards import PartWriter, row_json
@@ -35,6 +36,12 @@ class EmptyDataset(Invalid):
     """Nothing that was judged makes a row."""
 
     code = "empty_dataset"
+
+
+class ErasedMeanwhile(Conflict):
+    """A person was erased while their judgements were being read."""
+
+    code = "erased_meanwhile"
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def compile_dataset(
 ) -> Dataset:
     """Compile, write and register a dataset. Raises Invalid (filters, cut-off), EmptyDataset."""
     _check_format(format)
-    chosen, moment = parse_filters(filters, format), check_cutoff(cutoff)
+    chosen, moment, began = parse_filters(filters, format), check_cutoff(cutoff), timezone.now()
     path = f"datasets/{uuid7()}"
     folder = Path(settings.ARTIFACTS_DIR) / path
     try:
@@ -77,6 +84,7 @@ def compile_dataset(
             format=format,
             filters=chosen.to_json(),
             cutoff=moment.isoformat(),
+            erasures=_erasures(project),
             **facts,
         )
         dataset = create_numbered(
@@ -92,6 +100,7 @@ def compile_dataset(
             path=path,
             manifest=manifest,
         )
+        _check_nobody_was_erased(dataset, began)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # no row points at it
         raise
@@ -103,6 +112,23 @@ def compile_dataset(
         detail={"format": format, "digest": dataset.digest, "counts": facts["counts"]},
     )
     return dataset
+
+
+def _check_nobody_was_erased(dataset: Dataset, since: datetime) -> None:
+    """Raises ErasedMeanwhile: what was read may hold somebody whose datasets were looked for already.
+
+    Called when the row is there: an erasure that begins after this finds it.
+    """
+    at_work = Q(status__in=Erasure.ACTIVE) | Q(finished__gte=since)
+    if Erasure.objects.filter(at_work, project=dataset.project_id).exists():
+        dataset.delete()
+        raise ErasedMeanwhile("A person was erased while this was compiled. Compile it again.")
+
+
+def _erasures(project: Project) -> dict[str, int]:
+    """How many people were erased so far, and the judgements that are gone with them: no row counts these."""
+    done = list(Erasure.objects.filter(project=project, status=Erasure.Status.DONE))
+    return {"people": len(done), "judgements": sum(one.removed for one in done)}
 
 
 def discard_dataset(dataset: Dataset) -> None:

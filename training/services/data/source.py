@@ -83,6 +83,7 @@ class _Reader:
         self.since = filters.since if filters.replay_share else None
         if filters.per_rater_cap:
             self.raters.last = self._last_within_cap()
+        self._count_withdrawn()
 
     def groups(self) -> Iterator[group.Group]:
         parts = heapq.merge(*self._streams(), key=itemgetter(0, 1))
@@ -144,8 +145,11 @@ class _Reader:
 
     def _standing(self, rows: Any) -> Any:
         """Those of the filters that the database knows."""
+        return self._asked_for(rows.before(self.cutoff))
+
+    def _asked_for(self, rows: Any) -> Any:
         filters = self.filters
-        rows = rows.before(self.cutoff).filter(source__in=filters.sources)
+        rows = rows.filter(source__in=filters.sources)
         if filters.since is not None and not filters.replay_share:
             rows = rows.filter(created__gte=filters.since)
         if filters.raters:
@@ -153,6 +157,17 @@ class _Reader:
         if filters.not_raters:
             rows = rows.exclude(judge__in=judge_keys(filters.not_raters))
         return rows
+
+    def _count_withdrawn(self) -> None:
+        """What was taken back, or said anew, by the cut-off: it makes no row, and the dataset says so."""
+        for kind, model in (("preference", Preference), ("rating", Rating), ("correction", Correction)):
+            if kind not in self.filters.kinds:
+                continue
+            rows = model.objects.filter(project=self.project, created__lte=self.cutoff)
+            for reason in ("retracted", "superseded"):
+                gone = self._asked_for(rows.filter(**{f"{reason}__lte": self.cutoff})).count()
+                if gone:
+                    self.counts.drops[reason] += gone
 
     def _last_within_cap(self) -> dict[str, str]:
         kinds: list[tuple[str, Any, str]] = [
@@ -171,9 +186,9 @@ class _Reader:
     # --- one batch ------------------------------------------------------------------------------------
     def _resolve(self, batch: list[tuple[str, list[Part]]]) -> Iterator[group.Group]:
         prompts = {
-            id_: (messages, split, tags)
-            for id_, messages, split, tags in _by_id(
-                Prompt.objects, [id_ for id_, _ in batch], "messages", "split", "tags"
+            id_: (messages, split, tags, erased)
+            for id_, messages, split, tags, erased in _by_id(
+                Prompt.objects, [id_ for id_, _ in batch], "messages", "split", "tags", "erased"
             )
         }
         wanted = _completions_of(batch)
@@ -186,8 +201,11 @@ class _Reader:
         for prompt_id, parts in batch:
             found = prompts.get(prompt_id)
             if found is None:
-                continue  # erased meanwhile
-            messages, split, tags = found
+                continue  # deleted meanwhile
+            messages, split, tags, erased = found
+            if erased is not None:
+                self._count_erased(parts)
+                continue
             if self.tags and not self.tags.intersection(tags):
                 continue
             made = group.Group(hyphenated(prompt_id), messages)
@@ -196,6 +214,13 @@ class _Reader:
                 self._fill(made, kind, rows, answers, is_gate)
             if made.preferences or made.ratings or made.corrections:
                 yield made
+
+    def _count_erased(self, parts: list[Part]) -> None:
+        """Judgements of answers that went with the person who asked."""
+        for _, kind, rows in parts:
+            count = len({row[1] for row in rows})
+            self.counts.judgements[("preference", "rating", "correction")[kind]] += count
+            self.counts.drops["erased"] += count
 
     def _fill(
         self,

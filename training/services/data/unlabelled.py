@@ -24,9 +24,12 @@ def read_prompts(
     if filters.since is not None:
         rows = rows.filter(created__gte=filters.since)
     wanted = set(filters.tags)
-    fields = rows.order_by("id").values_list(as_text("id"), "messages", "split", "tags")
+    fields = rows.order_by("id").values_list(as_text("id"), "messages", "split", "tags", "erased")
     with reading():
-        for id_, messages, split, tags in fields.iterator(chunk_size=FETCH):
+        for id_, messages, split, tags, erased in fields.iterator(chunk_size=FETCH):
+            if erased is not None:
+                drops["erased"] += 1
+                continue
             if wanted and not wanted.intersection(tags):
                 continue
             if split == Prompt.Split.GATE:
