@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +13,8 @@ from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 
+from training.launchers import LAUNCHERS
+
 __all__ = ["check_settings", "refuse_unsafe_start"]
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -18,7 +22,7 @@ LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 @register()
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [*_check_secrets(), *_check_engine(), *_check_numbers(), *_check_networks()]
+    return [*_check_secrets(), *_check_engine(), *_check_numbers(), *_check_launcher(), *_check_networks()]
 
 
 def refuse_unsafe_start() -> None:
@@ -83,18 +87,35 @@ def _check_numbers() -> list[CheckMessage]:
     positive = (
         "CONTEXT_LENGTH", "DEFAULT_MAX_TOKENS", "MAX_STREAMS", "FIRST_TOKEN_SECONDS", "TOKEN_GAP_SECONDS",
         "ANSWER_SECONDS", "READERLESS_SECONDS", "RUN_LEASE_SECONDS", "RUN_MAX_SECONDS", "RUN_ATTEMPTS",
-        "MAX_BODY_BYTES", "DATABASE_POOL_SIZE",
+        "MAX_BODY_BYTES", "DATABASE_POOL_SIZE", "TRAIN_PROCESSES", "TRAIN_CPUS", "TRAIN_MEMORY_GB",
     )  # fmt: skip
     for name in positive:
         if getattr(settings, name) <= 0:
             messages.append(
                 Error(f"{name} must be above 0.", hint="Unset it for the default.", id="ratchet.E005")
             )
-    if settings.LAUNCHER not in {"local"}:
-        messages.append(
-            Error(f"LAUNCHER={settings.LAUNCHER!r} is unknown.", hint="Use local.", id="ratchet.E006")
-        )
     return messages
+
+
+def _check_launcher() -> list[CheckMessage]:
+    name = settings.LAUNCHER
+    if name not in LAUNCHERS:
+        hint = f"Use one of {', '.join(LAUNCHERS)}."
+        return [Error(f"LAUNCHER={name!r} is unknown.", hint=hint, id="ratchet.E006")]
+    found: list[tuple[str, str]] = []
+    package = {"slurm": "submitit", "kubernetes": "kubernetes"}.get(name)
+    if package and find_spec(package) is None:
+        hint = f"pip install -c constraints.txt -e '.[{name}]'"
+        found.append((f"LAUNCHER={name} needs the package {package}.", hint))
+    if name == "kubernetes":
+        for setting in ("KUBERNETES_IMAGE", "KUBERNETES_CLAIM"):
+            if not getattr(settings, setting):
+                found.append((f"LAUNCHER=kubernetes needs {setting}.", "See docs/gpus.md."))
+        for setting in ("ARTIFACTS_DIR", "MODEL_DIR"):
+            if not Path(getattr(settings, setting)).is_relative_to(settings.KUBERNETES_MOUNT):
+                said = f"{setting} does not lie under KUBERNETES_MOUNT, {settings.KUBERNETES_MOUNT}."
+                found.append((said, "A run's pod sees nothing else; move it, or mount its parent."))
+    return [Error(said, hint=hint, id="ratchet.E008") for said, hint in found]
 
 
 def _check_networks() -> list[CheckMessage]:

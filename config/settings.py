@@ -176,7 +176,7 @@ BROKER_URL = env.str("BROKER_URL", default="filesystem://")
 BROKER_DIR = Path(env.str("BROKER_DIR", default=str(VAR_DIR / "broker")))
 
 # --- Training ----------------------------------------------------------------------------------------
-LAUNCHER = env.str("LAUNCHER", default="local")
+LAUNCHER = env.str("LAUNCHER", default="local")  # local, slurm or kubernetes
 RUN_LEASE_SECONDS = env.float("RUN_LEASE_SECONDS", default=30.0)
 RUN_MAX_SECONDS = env.float("RUN_MAX_SECONDS", default=86_400.0)
 RUN_ATTEMPTS = env.int("RUN_ATTEMPTS", default=3)
@@ -186,6 +186,19 @@ RUN_SILENCE_SECONDS = env.float("RUN_SILENCE_SECONDS", default=60.0)
 TRAINER = env.str("TRAINER", default=socket.gethostname())
 TRAIN_DEVICE = env.str("TRAIN_DEVICE", default="auto")  # auto, cpu or cuda
 TRAIN_THREADS = env.int("TRAIN_THREADS", default=0)  # 0: as many as the machine has
+# Processes that train one run together, through accelerate, each on a GPU of its own.
+TRAIN_PROCESSES = env.int("TRAIN_PROCESSES", default=1)
+# What a run asks a cluster for, beside a GPU for each of its processes (none with TRAIN_DEVICE=cpu).
+TRAIN_CPUS = env.int("TRAIN_CPUS", default=4)
+TRAIN_MEMORY_GB = env.int("TRAIN_MEMORY_GB", default=32)
+# More options of sbatch, such as partition=gpu,account=lab.
+TRAIN_SLURM = env.dict("TRAIN_SLURM", default={})
+KUBERNETES_NAMESPACE = env.str("KUBERNETES_NAMESPACE", default="default")
+KUBERNETES_IMAGE = env.str("KUBERNETES_IMAGE", default="")
+# The claim that holds ARTIFACTS_DIR and MODEL_DIR, and where both sides mount it.
+KUBERNETES_CLAIM = env.str("KUBERNETES_CLAIM", default="")
+KUBERNETES_MOUNT = Path(env.str("KUBERNETES_MOUNT", default=str(ARTIFACTS_DIR.parent)))
+KUBERNETES_GPU = env.str("KUBERNETES_GPU", default="nvidia.com/gpu")
 
 # --- Webhooks ----------------------------------------------------------------------------------------
 # Networks that are not public and may be called all the same, such as 10.1.0.0/16.

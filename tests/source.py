@@ -276,9 +276,9 @@ def run_directory() -> set[str]:
     paths = [
         *files("training/recipes"),
         ROOT / "training/services/rundir.py",
-        ROOT / "training/launchers/local.py",
+        *files("training/launchers"),
     ]
-    owners = ("folder", "run.folder", "self.folder", "self._run.folder")
+    owners = ("folder", "run.folder", "job.folder", "self.folder", "self._run.folder")
     return {
         text
         for node in nodes(paths, ast.BinOp)

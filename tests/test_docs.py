@@ -262,7 +262,7 @@ def test_every_end_of_a_run_is_there():
 
 def test_everything_in_a_run_directory_is_there():
     same(
-        {span for row in rows("The run directory")[:9] for span in spans(row[0])},
+        {span for row in rows("The run directory")[:11] for span in spans(row[0])},
         source.run_directory(),
         "files",
     )

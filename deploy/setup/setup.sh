@@ -95,8 +95,9 @@ need_services() {
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
     command -v redis-server >/dev/null || missing+=(redis-server)
     command -v chromium >/dev/null || missing+=(chromium)
+    command -v sbatch >/dev/null || missing+=(slurm-wlm munge)
     [ ${#missing[@]} -eq 0 ] || need_packages "the tests need ${missing[*]}" "${missing[@]}"
-    echo "      PostgreSQL, Redis and Chromium are there"
+    echo "      PostgreSQL, Redis, Chromium and Slurm are there"
 }
 
 write_secrets() {

@@ -105,7 +105,12 @@ class Scripted:
             run.refresh_from_db()
             if reached(run) if reached else not run.is_active:
                 return run
-            assert time.monotonic() < deadline, (run.status, run.cause, run.message, run.step)
+            assert run.is_active and time.monotonic() < deadline, (
+                run.status,
+                run.cause,
+                run.message,
+                run.step,
+            )
             time.sleep(0.02)
 
     def kill_children(self) -> None:

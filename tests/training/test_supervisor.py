@@ -186,7 +186,7 @@ def test_one_trainer_runs_one_at_a_time(scripted: Scripted):
     second.refresh_from_db()
     assert second.status == Run.Status.QUEUED
     cancel_run(run=first, actor=SYSTEM)
-    supervisor.tick_all()
+    scripted.tick_until(first)
     assert scripted.tick_until(second).status == Run.Status.FINISHED
 
 
@@ -262,7 +262,7 @@ def test_events_taken_over_twice_are_stored_once(scripted: Scripted):
 
 def test_a_torn_line_is_left_until_it_is_whole_and_garbage_is_passed_over(scripted: Scripted):
     run = scripted.tick_until(scripted.run(steps=500), is_watched)
-    local.kill(run.handle)
+    local.cancel(run.handle)
     held = claimed(run)
     while events.take_over_events(held):
         pass

@@ -6,23 +6,19 @@ process while it lives, and judges by the run directory when it is gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import psutil
 from django.conf import settings
 
-# What a child needs of our environment: no database, no broker, no keys.
-PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
-PASSED_PREFIXES = ("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "MKL_", "HF_HOME", "TORCH_")
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+from training.launchers.commands import added, command, passed
+from training.launchers.protocol import Handle, Job, Sight
+
 # Seconds that two measurements of one process's start may differ by.
 _SAME_START = 0.5
 
@@ -30,38 +26,16 @@ _SAME_START = 0.5
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-@dataclass(frozen=True)
-class Sight:
-    """What can be said of a child: it lives; or it is gone, with its exit code where that is known.
-
-    A negative code is the signal that ended it.
-    """
-
-    is_alive: bool
-    code: int | None = None
-
-
-def launch(module: str, folder: Path, *, threads: int = 0) -> dict[str, Any]:
-    """Start `python -m module folder` and return the handle by which it is found again.
-
-    Raises OSError when it cannot be started.
-    """
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in PASSED or name.startswith(PASSED_PREFIXES)
-    }
-    environment |= OFFLINE | {"PYTHONUNBUFFERED": "1"}
-    if threads:
-        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    with (folder / "log.txt").open("ab") as log:
+def start(job: Job) -> Handle:
+    """Start the child. Raises OSError when it cannot be started."""
+    with (job.folder / "log.txt").open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", module, str(folder)],
+            command(job),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=settings.ROOT,
-            env=environment,
+            env=passed() | added(job),
             start_new_session=True,
         )
     _children[child.pid] = child
@@ -73,7 +47,7 @@ def launch(module: str, folder: Path, *, threads: int = 0) -> dict[str, Any]:
     }
 
 
-def look(handle: dict[str, Any]) -> Sight:
+def poll(handle: Handle) -> Sight:
     """Whether the child of `handle` lives. One on another host is taken to live: its heartbeat tells."""
     if handle.get("host") != socket.gethostname():
         return Sight(is_alive=True)
@@ -88,31 +62,48 @@ def look(handle: dict[str, Any]) -> Sight:
     return Sight(is_alive=_is_same_process(pid, handle.get("started")))
 
 
-def find(module: str, folder: Path) -> dict[str, Any] | None:
-    """The handle of a living child of this folder that nobody noted: its launcher died in between."""
-    wanted = ["-m", module, str(folder)]
+def find(job: Job) -> Handle | None:
+    """The child of this folder that leads its session: accelerate's own children have the same last words."""
+    wanted = ["-m", job.module, str(job.folder)]
     for process in psutil.process_iter(["pid", "cmdline", "create_time", "status"]):
         facts = process.info
-        if (facts["cmdline"] or [])[1:] == wanted and facts["status"] != psutil.STATUS_ZOMBIE:
-            return {
-                "host": socket.gethostname(),
-                "pid": facts["pid"],
-                "started": facts["create_time"],
-                "launched": facts["create_time"],
-            }
+        if (facts["cmdline"] or [])[-3:] != wanted or facts["status"] == psutil.STATUS_ZOMBIE:
+            continue
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(facts["pid"]) == facts["pid"]:
+                return {
+                    "host": socket.gethostname(),
+                    "pid": facts["pid"],
+                    "started": facts["create_time"],
+                    "launched": facts["create_time"],
+                }
     return None
 
 
-def interrupt(handle: dict[str, Any]) -> None:
+def interrupt(handle: Handle) -> None:
     """SIGTERM: the child writes a checkpoint and ends."""
     _send(handle, signal.SIGTERM)
 
 
-def kill(handle: dict[str, Any]) -> None:
-    """SIGKILL for the child's whole session, and wait until it is gone."""
+def cancel(handle: Handle) -> None:
+    """SIGKILL for the child, its session and its descendants, and wait until it is gone.
+
+    `accelerate launch` gives each of its processes a session of its own.
+    """
+    below: list[psutil.Process] = []
+    if handle.get("host") == socket.gethostname():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = (
+                psutil.Process(int(handle["pid"])).children(recursive=True) if poll(handle).is_alive else []
+            )
     _send(handle, signal.SIGKILL)
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     deadline = time.monotonic() + 5
-    while look(handle).is_alive and time.monotonic() < deadline:
+    while (
+        poll(handle).is_alive and handle.get("host") == socket.gethostname() and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
 
 
@@ -124,8 +115,8 @@ def interrupt_children() -> int:
     return len(living)
 
 
-def _send(handle: dict[str, Any], signal_: signal.Signals) -> None:
-    if handle.get("host") != socket.gethostname() or not look(handle).is_alive:
+def _send(handle: Handle, signal_: signal.Signals) -> None:
+    if handle.get("host") != socket.gethostname() or not poll(handle).is_alive:
         return
     try:
         # The child leads its own session and group, so this reaches its children too.

@@ -15,7 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from inference.artifact import write_atomically
 from training.recipes.accounting import Compute
 from training.recipes.meter import Meter
-from training.recipes.rundir import Diverged, Interrupted, Run, is_main
+from training.recipes.rundir import Diverged, Interrupted, Run, is_main, leave_if_overtaken
 
 COMPLETE = "complete.json"  # written last into a checkpoint, with the account so far
 # TRL's names of what people look at, and ours.
@@ -118,6 +118,7 @@ class Progress(TrainerCallback):
         checkpoint = self._run.checkpoints / f"checkpoint-{state.global_step}"
         account = {"tokens": self._compute.tokens, "device_seconds": self._compute.device_seconds()}
         if is_main():
+            leave_if_overtaken(self._run.folder)
             write_atomically(checkpoint / COMPLETE, json.dumps(account).encode())
         self._run.emit(
             "checkpoint", step=state.global_step, total=state.max_steps, path=f"checkpoints/{checkpoint.name}"

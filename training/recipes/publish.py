@@ -14,7 +14,7 @@ from inference.artifact import digest_of, read_manifest, verify, write_atomicall
 from training.recipes.accounting import Compute
 from training.recipes.config import TrainingConfig
 from training.recipes.device import Device
-from training.recipes.rundir import Run, RunFailure, is_main
+from training.recipes.rundir import Run, RunFailure, is_main, leave_if_overtaken
 
 PUBLISHED = {"adapter_model.safetensors", "adapter_config.json", "README.md"}
 PROBE_TOKENS = 256
@@ -74,6 +74,7 @@ def publish(
     _probe(model, partial, probe_ids[:PROBE_TOKENS], device)
     manifest = write_manifest(partial, kind=kind, base=run.spec.base_digest, **facts)
     verify(partial, expected_digest=manifest["digest"], servable=True)
+    leave_if_overtaken(run.folder)
     shutil.rmtree(run.artifact, ignore_errors=True)
     partial.rename(run.artifact)
     run.emit(

@@ -15,7 +15,7 @@ from training.recipes.accounting import Compute
 from training.recipes.config import Config
 from training.recipes.device import Device
 from training.recipes.meter import Meter
-from training.recipes.rundir import Run
+from training.recipes.rundir import Run, leave_if_overtaken
 
 BATCHES_A_CHUNK = 8
 T = TypeVar("T")
@@ -84,6 +84,7 @@ def publish_rows(
         metrics=metrics,
         compute=costs,
     )
+    leave_if_overtaken(run.folder)
     shutil.rmtree(run.artifact, ignore_errors=True)
     partial.rename(run.artifact)
     run.emit(

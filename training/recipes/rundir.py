@@ -1,6 +1,7 @@
 """The run directory: what a supervisor and a recipe say to each other, whatever launched the recipe.
 
 In:  `run.json` (immutable), `dataset/` (an artifact of Parquet shards).
+`fence` names the start that the folder belongs to: a process of an earlier one leaves when it sees another.
 Out: `events.jsonl` (appended), `heartbeat` (touched while the process lives), `checkpoints/`, and
 `artifact/`, which appears whole: it is written beside, its manifest last, and then renamed.
 
@@ -19,7 +20,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +83,12 @@ class Interrupted(RunFailure):
     """SIGTERM: what was done is in the last checkpoint, and the next start goes on from there."""
 
     cause, code = "interrupted", 75
+
+
+class Overtaken(RunFailure):
+    """Another start took the folder over while this process was frozen or cut off: it leaves, silently."""
+
+    cause, code = "overtaken", 76
 
 
 @dataclass(frozen=True)
@@ -150,8 +156,27 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def leave_if_overtaken(folder: Path) -> None:
+    """End this process where the folder belongs to another start by now. Call it before what others read.
+
+    A process that was frozen, or whose machine was cut off, does not know that it was given up; woken, it
+    must neither tell nor publish. By hand there is no RUN_FENCE, and nobody to be overtaken by.
+    """
+    mine = os.environ.get("RUN_FENCE")
+    if not mine:
+        return
+    try:
+        current = (folder / "fence").read_text()
+    except FileNotFoundError:
+        current = ""
+    if current != mine:
+        print("overtaken: another start has this run directory now", file=sys.stderr, flush=True)
+        os._exit(Overtaken.code)  # at once, from whatever thread: nothing may be written on the way out
+
+
 def write_event(folder: Path, event: str, **facts: Any) -> None:
     """Append `{"event", "time", ...}` to events.jsonl in one write, so that lines never mix."""
+    leave_if_overtaken(folder)
     line = {"event": event, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **facts}
     data = json.dumps(line, allow_nan=False).encode() + b"\n"
     with (folder / "events.jsonl").open("ab+") as file:
@@ -202,7 +227,7 @@ def run_recipe(folder: Path, method: str, recipe: Callable[[Run], None]) -> int:
     try:
         if (folder / "artifact").is_dir() and _is_published(folder):
             return 0
-        with Heartbeat(folder) if is_main() else nullcontext():
+        with Heartbeat(folder):
             run = Run(folder, read_spec(folder, method))
             _checkpoint_on_sigterm(run)
             recipe(run)
@@ -217,7 +242,10 @@ def run_recipe(folder: Path, method: str, recipe: Callable[[Run], None]) -> int:
 
 
 class Heartbeat:
-    """Touches `heartbeat` every two seconds from a thread, so that a long step is not taken for a death."""
+    """Touches `heartbeat` every two seconds from a thread, so that a long step is not taken for a death.
+
+    The same thread ends a process that was overtaken. Of several processes the first one touches.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "heartbeat"
@@ -225,7 +253,9 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     def __enter__(self) -> Heartbeat:
-        self._path.touch()
+        leave_if_overtaken(self._path.parent)
+        if is_main():
+            self._path.touch()
         self._thread.start()
         return self
 
@@ -238,7 +268,9 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._done.wait(HEARTBEAT_SECONDS):
             try:
-                self._path.touch()
+                leave_if_overtaken(self._path.parent)
+                if is_main():
+                    self._path.touch()
             except OSError:
                 # A full disk or a vanished folder ends the run by its own failure; the silence says it too.
                 return

@@ -24,8 +24,9 @@ from training.services import rundir
 def claim_run(run_id: UUID) -> Run | None:
     """The run, leased to this process with a new fence and marked running; None when it is not ours to tick.
 
-    A queued run needs this trainer's slot to be free. A running one is taken over when its lease lapsed or
-    its owner is known to be gone, and, where its child is on another host, when that is silent too.
+    A queued run of this machine needs this trainer's slot to be free. A running one is taken over when its
+    lease lapsed or its owner is known to be gone, and, where its child is on another host, when that is
+    silent too.
     """
     run = Run.objects.filter(pk=run_id, status__in=Run.ACTIVE).first()
     if run is None or _is_held_by_another(run):
@@ -33,7 +34,7 @@ def claim_run(run_id: UUID) -> Run | None:
     now = timezone.now()
     values: dict[str, Any] = {
         "status": Run.Status.RUNNING,
-        "trainer": settings.TRAINER,
+        "trainer": _slot(run),
         "owner": owner_name(),
         "fence": run.fence + 1,
         "lease_until": now + timedelta(seconds=settings.RUN_LEASE_SECONDS),
@@ -62,6 +63,11 @@ def update_held(run: Run, **values: Any) -> bool:
 def owner_name() -> str:
     """host/pid/start of this process: enough to tell on the same host whether it still lives."""
     return f"{socket.gethostname()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
+
+
+def _slot(run: Run) -> str:
+    """What the run holds alone while it runs: this trainer; in a cluster, which has a queue, nothing."""
+    return settings.TRAINER if run.launcher == "local" else f"{run.launcher}/{run.id}"
 
 
 def _is_held_by_another(run: Run) -> bool:

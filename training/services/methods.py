@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+
 from inference.models import Version
 from projects.errors import Invalid, NotFound
 from projects.models import Project
@@ -27,10 +29,20 @@ class Method:
     makes: str = Version.Kind.ADAPTER
     needs_reward: bool = False
     may_read: tuple[str, ...] = ()  # versions that it reads where they are given: reward, judged
+    is_parallel: bool = True  # its recipe knows what to do in several processes
+
+    @property
+    def processes(self) -> int:
+        """How many train together in one of its runs."""
+        return int(settings.TRAIN_PROCESSES) if self.is_parallel else 1
 
 
 def _method(name: str, dataset_format: str, **facts: Any) -> Method:
     return Method(name, f"training.recipes.{name}", dataset_format, CONFIGS[name], **facts)
+
+
+def _judging(name: str, dataset_format: str) -> Method:
+    return _method(name, dataset_format, makes=ROWS, may_read=("reward", "judged"), is_parallel=False)
 
 
 METHODS = {
@@ -41,10 +53,10 @@ METHODS = {
         _method("kto", Dataset.Format.UNPAIRED),
         _method("reward", Dataset.Format.PREFERENCE, makes=Version.Kind.REWARD),
         _method("rloo", Dataset.Format.PROMPTS, needs_reward=True),
-        _method("ppo", Dataset.Format.PROMPTS, needs_reward=True),
+        _method("ppo", Dataset.Format.PROMPTS, needs_reward=True, is_parallel=False),
         _method("pretrain", Dataset.Format.TEXT),
-        _method("score", Dataset.Gathered.COMPLETIONS, makes=ROWS, may_read=("reward", "judged")),
-        _method("evaluate", Dataset.Gathered.EXAMPLES, makes=ROWS, may_read=("reward", "judged")),
+        _judging("score", Dataset.Gathered.COMPLETIONS),
+        _judging("evaluate", Dataset.Gathered.EXAMPLES),
     )
 }
 
@@ -83,7 +95,7 @@ def check_config(method: Method, values: dict[str, Any] | None) -> Config:
 
 def check_preflight(method: Method, config: Config, counts: dict[str, int]) -> None:
     """Raises PreflightFailed with every problem in its message. `counts` are rows by part, and more."""
-    problems = preflight(config, counts)
+    problems = preflight(config, {**counts, "processes": method.processes})
     if problems:
         raise PreflightFailed(" ".join(problems), problems=problems)
 

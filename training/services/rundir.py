@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import time
 from pathlib import Path
@@ -37,6 +38,14 @@ def prepare(run: Run) -> None:
         shutil.copytree(run.dataset.folder, partial)
         partial.rename(dataset)
     _write_spec(run)
+
+
+def raise_fence(run: Run) -> str:
+    """Give the folder to the next start, and return what it must find there. Whoever has another leaves."""
+    fence = secrets.token_hex(8)
+    if run.folder.is_dir():  # a run that ends before it began has none
+        write_atomically(run.folder / "fence", fence.encode())
+    return fence
 
 
 def _write_spec(run: Run) -> None:

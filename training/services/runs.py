@@ -91,7 +91,7 @@ def create_run(
             reward=reward,
             judged=judged,
             launcher=settings.LAUNCHER,
-            total_steps=filled.steps(dataset.rows),
+            total_steps=filled.steps(dataset.rows, recipe.processes),
             slot=slot,
             pipeline=pipeline,
             stage=stage,

@@ -11,9 +11,11 @@ crash: what it finds in the row, in the run directory and among the processes sa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import signal
+import time
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +26,8 @@ from django.utils import timezone
 from inference.artifact import ArtifactError, verify
 from inference.services.versions import DamagedArtifact, register_version
 from projects.services import SYSTEM, record_audit
-from training.launchers import local
+from training.launchers import find_launcher
+from training.launchers.protocol import Away, Job, Refused, Sight
 from training.models import Run, RunEvent
 from training.services import rundir
 from training.services.events import take_over_events
@@ -44,7 +47,9 @@ _CAUSES = {
     "disk": Run.Cause.DISK,
 }
 # The same by exit code, for a child that could not say it.
-_CODES = {65: "data", 70: "internal", 71: "oom", 72: "diverged", 74: "disk", 75: "interrupted"}
+_CODES = {65: "data", 70: "internal", 71: "oom", 72: "diverged", 74: "disk", 75: "interrupted", 76: "lost"}
+# Between the SIGTERM of a cancellation and SIGKILL: time to write a checkpoint.
+GRACE_SECONDS = 30.0
 
 
 def tick_all() -> int:
@@ -66,28 +71,32 @@ def tick(run_id: UUID) -> None:
     run = claim_run(run_id)
     if run is None:
         return
-    if run.cancel_requested:
-        _cancel(run)
-    elif "pid" in run.handle:
-        _watch(run)
-    else:
-        _start(run)
+    try:
+        if run.cancel_requested:
+            _cancel(run)
+        elif _is_launched(run):
+            _watch(run)
+        else:
+            _start(run)
+    except Away as error:
+        _note(run, str(error))  # nothing is known and nothing was changed; the next tick asks again
 
 
 def _start(run: Run) -> None:
     """Launch the child, or take up one that was launched and never noted."""
-    module = METHODS[run.method].module
+    launcher = find_launcher(run.launcher)
     try:
         rundir.prepare(run)
-        handle = local.find(module, run.folder)
+        handle = launcher.find(_job(run, fence=""))
         launched = handle is None
         if handle is None:
-            handle = local.launch(module, run.folder, threads=settings.TRAIN_THREADS)
+            # Whoever worked in this folder before is fenced out first.
+            handle = launcher.start(_job(run, fence=rundir.raise_fence(run)))
     except rundir.NotReady as error:
         _fail(run, Run.Cause.DATA, str(error))
         return
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    except (OSError, Refused) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         cause = Run.Cause.DISK if full else Run.Cause.INTERNAL
         _fail(run, cause, f"The run could not be started: {error}.")
         return
@@ -95,52 +104,101 @@ def _start(run: Run) -> None:
     # An interruption is nobody's fault: the start after it is no new attempt.
     attempt = run.attempt + (0 if run.handle.get("interrupted") else 1)
     if not update_held(run, handle=handle, attempt=attempt) and launched:
-        local.kill(handle)  # overtaken: the new owner starts its own
+        launcher.cancel(handle)  # overtaken: the new owner starts its own
+
+
+def _job(run: Run, *, fence: str) -> Job:
+    method = METHODS[run.method]
+    return Job(
+        id=str(run.id),
+        name=f"{run.project.slug}/{run.number}",
+        module=method.module,
+        folder=run.folder,
+        fence=fence,
+        processes=method.processes,
+        threads=settings.TRAIN_THREADS,
+        max_seconds=settings.RUN_MAX_SECONDS,
+    )
 
 
 def _watch(run: Run) -> None:
+    launcher = find_launcher(run.launcher)
     take_over_events(run)
-    sight = local.look(run.handle)
+    sight = launcher.poll(run.handle)
+    if sight.is_alive and sight.is_waiting:
+        _note(run, sight.reason)
+        return
+    if run.handle.get("waiting"):
+        _leave_queue(run)
     if sight.is_alive and _is_overdue(run):
-        local.kill(run.handle)
+        launcher.cancel(run.handle)
         _fail(run, Run.Cause.TIMEOUT, f"The run took more than {settings.RUN_MAX_SECONDS:.0f} s.")
     elif not sight.is_alive:
-        _settle(run, sight.code)
+        _settle(run, sight)
     elif rundir.is_silent(run):
-        local.kill(run.handle)
-        _settle(run, None, f"It gave no sign of life for {settings.RUN_SILENCE_SECONDS:.0f} s.")
+        launcher.cancel(run.handle)
+        silence = f"It gave no sign of life for {settings.RUN_SILENCE_SECONDS:.0f} s."
+        _settle(run, Sight(is_alive=False, reason=silence))
 
 
-def _settle(run: Run, code: int | None, seen: str = "") -> None:
+def _leave_queue(run: Run) -> None:
+    """A cluster has begun with it: what is measured in seconds counts from now."""
+    values: dict[str, Any] = {
+        "handle": {**run.handle, "waiting": False, "launched": time.time()},
+        "message": "",
+    }
+    if run.step == 0:
+        values["started"] = timezone.now()
+    update_held(run, **values)
+
+
+def _note(run: Run, message: str) -> None:
+    """What people should know while nothing happens. It goes when something does."""
+    if run.message != message:
+        update_held(run, message=message[:4000])
+
+
+def _settle(run: Run, sight: Sight) -> None:
     """The child is gone: publish what it made, or say why there is nothing, or start it again."""
     while take_over_events(run):
         pass  # all that it said before its end
     if rundir.is_published(run):
         _publish(run)
         return
-    said = (
-        RunEvent.objects.filter(run=run, name="failed", sequence__gte=run.handle.get("events_from", 0))
-        .order_by("-sequence")
-        .first()
-    )
-    if said is not None:
-        kind, message = str(said.data.get("cause")), str(said.data.get("message", ""))
-    elif code == -signal.SIGTERM:
-        kind, message = "interrupted", "The child was asked to stop before it could hear it."
-    elif code is not None and code in _CODES:
-        kind, message = _CODES[code], rundir.log_tail(run) or f"The child ended with exit code {code}."
-    elif code == 0:
-        kind, message = "internal", "The child ended well and published nothing."
-    elif code is not None and code > 0:
-        kind, message = "internal", rundir.log_tail(run) or f"The child ended with exit code {code}."
-    else:
-        kind, message = "lost", seen or _how_lost(code)
+    if sight.cause in ("cancelled", "timeout"):  # by the cluster, whatever the child said when it was told
+        end = Run.Status.CANCELLED if sight.cause == "cancelled" else Run.Status.FAILED
+        _end(run, end, Run.Cause(sight.cause), sight.reason)
+        return
+    kind, message = _why(run, sight)
     if kind == "interrupted":
         update_held(run, handle={"interrupted": True}, message=message)
     elif kind in ("lost", "oom"):
         _try_again(run, Run.Cause(kind), message)
     else:
         _fail(run, _CAUSES.get(kind, Run.Cause.INTERNAL), message)
+
+
+def _why(run: Run, sight: Sight) -> tuple[str, str]:
+    """The cause and the sentence: the child's own words, else the cluster's, else what its code means."""
+    code = sight.code
+    said = (
+        RunEvent.objects.filter(run=run, name="failed", sequence__gte=run.handle.get("events_from", 0))
+        .order_by("-sequence")
+        .first()
+    )
+    if said is not None:
+        return str(said.data.get("cause")), str(said.data.get("message", ""))
+    if sight.cause:
+        return sight.cause, sight.reason
+    if code == -signal.SIGTERM:
+        return "interrupted", "The child was asked to stop before it could hear it."
+    if code is not None and code in _CODES:
+        return _CODES[code], rundir.log_tail(run) or f"The child ended with exit code {code}."
+    if code == 0:
+        return "internal", "The child ended well and published nothing."
+    if code is not None and code > 0:
+        return "internal", rundir.log_tail(run) or f"The child ended with exit code {code}."
+    return "lost", sight.reason or _how_lost(code)
 
 
 def _try_again(run: Run, cause: Run.Cause, message: str) -> None:
@@ -207,8 +265,18 @@ def _check_lineage(run: Run, manifest: dict[str, object], makes: str) -> None:
 
 
 def _cancel(run: Run) -> None:
-    if "pid" in run.handle:
-        local.kill(run.handle)
+    """SIGTERM, so that a checkpoint is left; SIGKILL for a child that does not end within GRACE_SECONDS."""
+    if _is_launched(run):
+        launcher = find_launcher(run.launcher)
+        if launcher.poll(run.handle).is_alive:
+            asked = run.handle.get("interrupted_at")
+            if asked is None:
+                launcher.interrupt(run.handle)
+                update_held(run, handle={**run.handle, "interrupted_at": time.time()})
+                return
+            if time.time() - asked < GRACE_SECONDS:
+                return
+            launcher.cancel(run.handle)
         take_over_events(run)
     _end(run, Run.Status.CANCELLED, Run.Cause.CANCELLED, "Cancelled.")
 
@@ -222,6 +290,8 @@ def _end(run: Run, status: Run.Status, cause: Run.Cause, message: str) -> None:
     with transaction.atomic():
         if not update_held(run, finished=timezone.now(), **values):
             return
+        with contextlib.suppress(OSError):  # a full disk must not keep the row from ending
+            rundir.raise_fence(run)  # should a child live on somewhere, it leaves
         tell_end(run)
         record_audit(
             project=run.project,
@@ -230,6 +300,10 @@ def _end(run: Run, status: Run.Status, cause: Run.Cause, message: str) -> None:
             subject=f"run:{run.number}",
             detail={"cause": cause, "message": message[:500]},
         )
+
+
+def _is_launched(run: Run) -> bool:
+    return "launched" in run.handle
 
 
 def _is_overdue(run: Run) -> bool:

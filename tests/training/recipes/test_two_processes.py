@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from inference.artifact import verify
-from tests.services import free_port
 from tests.training.recipes.runs import build_run, events, pairs
+from training.launchers.commands import command
+from training.launchers.protocol import Job
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -18,11 +19,9 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 def test_two_processes_train_one_adapter(tmp_path, base):
     folder = build_run(tmp_path / "r", base, heldout=pairs(20, seed=2), config={"batch_size": 4, "epochs": 2})
     # As for two GPUs; run.json says cpu, so they meet over gloo.
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", str(free_port()), "-m", "training.recipes.dpo", str(folder)]
+    job = Job(id="3", name="demo/3", module="training.recipes.dpo", folder=folder, fence="", processes=2)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command(job), env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     told = [event["event"] for event in events(folder) if event["event"] != "checkpoint"]
     # 48 pairs, 4 in each of two processes: six steps an epoch, told once.
