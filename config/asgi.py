@@ -13,10 +13,10 @@ _django = get_asgi_application()
 
 from config.checks import refuse_unsafe_start  # noqa: E402  settings are ready only after the set-up above
 from inference.relay import stop_answers  # noqa: E402  so are models
-from projects.rest_handler import RestHandler  # noqa: E402  and its threads
+from projects.threaded import ThreadedHandler  # noqa: E402  and its middleware
 
 refuse_unsafe_start()
-_rest = RestHandler()
+_threaded = ThreadedHandler()
 
 
 async def application(
@@ -25,8 +25,8 @@ async def application(
     send: Callable[[Any], Awaitable[None]],
 ) -> None:
     """Django, and the server's own stop, which Django does not hear of: answers in the making get an end."""
-    if RestHandler.takes(scope):
-        await _rest(scope, receive, send)
+    if ThreadedHandler.takes(scope):
+        await _threaded(scope, receive, send)
         return
     if scope["type"] == "http" and scope["path"].startswith("/v1/"):
         # Without a thread of its own, which Django starts and awaits for each request.

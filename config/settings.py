@@ -137,7 +137,8 @@ WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop; production m
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'ratchet.sqlite3'}")}
 # Connections of one process to PostgreSQL. A stream holds none, so a few serve many readers.
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=16)
-# Of these, so many are for streams, as many for REST, half as many for its long calls; pages have the rest.
+# Of these, so many are for streams, for pages and for REST each, half as many for what takes long: see
+# projects/threaded.py.
 DATABASE_THREADS = max(1, DATABASE_POOL_SIZE // 4)
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {

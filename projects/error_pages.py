@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext
 
-from projects.errors import Forbidden, Malformed, NotFound, Problem, error_headers
+from projects.errors import Forbidden, Malformed, NotFound, Problem, as_problem, error_headers
 
 
 def error_page(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -39,8 +40,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    problem = Problem(gettext("Something broke on our side. It has been logged."), code="internal_error")
-    problem.status = 500
+    """Also for what broke before a view: the database may be away when the session is read."""
+    error = sys.exception()
+    problem = as_problem(error) if isinstance(error, Exception) else None
+    if problem is None:
+        problem = Problem(gettext("Something broke on our side. It has been logged."), code="internal_error")
+        problem.status = 500
     return error_page(request, problem)
 
 

@@ -83,8 +83,8 @@ class ErrorShapeMiddleware(_Middleware):
     """Turns exceptions of views, and Django's own error answers, into the one shape."""
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
-        # REST reads as many bytes as Content-Length says. RestHandler counts them; without it, under WSGI, a
-        # body in chunks would silently count as empty.
+        # REST reads as many bytes as Content-Length says. ThreadedHandler counts them. Without it, on WSGI,
+        # a body in chunks would silently count as empty.
         if request.path.startswith("/api/") and "Transfer-Encoding" in request.headers:
             return json_error(request, LengthRequired())
         return None

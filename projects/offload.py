@@ -3,6 +3,7 @@
 A stream lives for minutes and touches the database twice. Django's own threads would keep a connection for
 each stream; here each piece of work takes one from the pool and gives it back. There are fewer threads than
 pooled connections, so that a burst of streams waits in this queue and never runs into the pool's time limit.
+(Synchronous views have theirs: projects/threaded.py.)
 
 SQLite has one writer at a time, and who finds it taken sleeps, up to a tenth of a second at once: there all
 that writes shares one thread, and what only reads waits for nobody.

@@ -29,6 +29,7 @@ from inference.models import Completion
 from projects.access import may
 from projects.errors import Invalid, NotFound
 from projects.models import Membership, Project, User
+from projects.offload import lightly_committed
 
 LEASE = timedelta(minutes=15)
 COUNT_LIMIT = 1_000
@@ -53,8 +54,9 @@ def claim_task(
     """
     _check_kinds(project, rater, kinds)
     for wait in (False, True):
-        # Skipping what others hold at this moment first; where nothing is left, waiting for them.
-        with transaction.atomic():
+        # Skipping what others hold at this moment first; where nothing is left, waiting for them. A lease
+        # that a power cut takes back is no loss, and waiting for the disk took most of a claim.
+        with lightly_committed():
             if found := _claim(project, rater, besides, kinds, wait=wait):
                 return found
         if not wait:

@@ -16,7 +16,7 @@ SHORT = {
     "ANSWER_SECONDS": "5",
     "READERLESS_SECONDS": "1",
     "MAX_STREAMS": "60",
-    "DATABASE_POOL_SIZE": "4",
+    "DATABASE_POOL_SIZE": "12",  # three for streams
     "PGAPPNAME": "fault-web",  # by which its connections are known
 }
 

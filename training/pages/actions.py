@@ -24,6 +24,7 @@ from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
+from projects.threaded import takes_long
 from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
 from training.services.evaluations import create_evaluation, decide
 from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
@@ -53,6 +54,7 @@ BACK = ("loop", "runs", "versions")  # pages that carry the buttons
 def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
     """A POST by a manager of the project; a Problem becomes a message on the page that it came from."""
 
+    @takes_long("POST")
     @login_required
     @require_POST
     @wraps(act)

@@ -27,6 +27,7 @@ from projects.bodies import read_time
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
+from projects.threaded import takes_long
 from training.models import Dataset
 from training.pages.histogram import length_histogram
 from training.services.compiler import Preview, compile_dataset, preview_dataset
@@ -66,6 +67,7 @@ def datasets(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "training/datasets.html", _desk(request, project))
 
 
+@takes_long("POST")
 @login_required
 @never_cache
 @require_POST

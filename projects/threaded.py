@@ -1,10 +1,10 @@
-"""REST under ASGI, as cheap as under WSGI: a request runs in one thread, and that thread is one of few.
+"""Synchronous views under ASGI, as cheap as under WSGI: a request runs in one thread, and that is one of few.
 
 Django's own handler starts a thread for each request, moves the request to it and back several times, and
 lets as many of them ask for a database connection at once as there are clients. Here no more requests work
 than there are connections for them. The others wait in line before they take one, so none meets the pool's
-time limit unless the database itself is away. What takes long (a view names those methods in `long_methods`)
-has a line of its own.
+time limit unless the database itself is away. Pages and REST have a line each, and what takes long (a view
+names those methods in `long_methods`; all of the console) has another, so that it holds up neither.
 
 A body is read before its thread is taken; one in chunks is given the length that it turned out to have.
 """
@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
@@ -29,12 +29,14 @@ from django.http import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
 
 from projects.bodies import NDJSONParser
-from projects.errors import Unavailable, json_error
+from projects.errors import Unavailable
+from projects.middleware import error_response, is_program
 from projects.offload import connected
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Any], Awaitable[None]]
+View = TypeVar("View", bound=Callable[..., Any])
 MAX_WAITING = 500  # requests in one line
 MAX_DRAINED = 64_000_000  # bytes of a body that is too large, before the connection is given up
 
@@ -58,21 +60,26 @@ class _Line:
             self._waiting -= 1
 
 
-class RestHandler(ASGIHandler):
+class ThreadedHandler(ASGIHandler):
     """Answers what `takes` says; everything else is Django's own handler's."""
 
     def __init__(self) -> None:
         # Not ASGIHandler's, which would load the middleware for asynchronous views.
         self.load_middleware(is_async=False)
+        threads = settings.DATABASE_THREADS
+        self._pages = _Line("pages", threads)
         # SQLite has one writer at a time, and who finds it taken sleeps: there it is quicker to take turns.
-        threads = 1 if connection.vendor == "sqlite" else settings.DATABASE_THREADS
-        self._quick = _Line("rest", threads)
-        self._long = _Line("rest-long", max(1, settings.DATABASE_THREADS // 2))
+        self._rest = _Line("rest", 1 if connection.vendor == "sqlite" else threads)
+        self._long = _Line("long", max(1, threads // 2))
 
     @staticmethod
     def takes(scope: Scope) -> bool:
-        """Whether it is a call of REST, and not one of its streams, whose views are asynchronous."""
-        return scope["type"] == "http" and scope["path"].startswith("/api/v1/") and not _is_stream(scope)
+        """Whether its view is synchronous, so neither a stream nor /v1. Static files need no database."""
+        return (
+            scope["type"] == "http"
+            and not scope["path"].startswith(settings.STATIC_URL)
+            and not iscoroutinefunction(_view_of(scope["path"]))
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -89,12 +96,15 @@ class RestHandler(ASGIHandler):
                 await self.send_response(response, send)
 
     async def _answer(self, request: ASGIRequest) -> HttpResponseBase:
-        view = _view_of(request.path_info)
-        is_long = request.method in getattr(view, "long_methods", ())
-        line = self._long if is_long else self._quick
+        answer = await self._line_of(request).run(partial(self._respond, request))
         full = "Too many requests wait already. Try again in a moment."
-        answer = await line.run(partial(self._respond, request))
-        return answer or json_error(request, Unavailable(full, code="overloaded"))
+        return answer or error_response(request, Unavailable(full, code="overloaded"))
+
+    def _line_of(self, request: ASGIRequest) -> _Line:
+        view = _view_of(request.path_info)
+        if request.method in getattr(view, "long_methods", ()) or request.path_info.startswith("/admin/"):
+            return self._long
+        return self._rest if is_program(request) else self._pages
 
     def _respond(self, request: ASGIRequest) -> HttpResponseBase:
         set_script_prefix(get_script_prefix(request.scope))
@@ -119,6 +129,16 @@ class RestHandler(ASGIHandler):
             await sync_to_async(response.close, thread_sensitive=False)()
 
 
+def takes_long(*methods: str) -> Callable[[View], View]:
+    """For a page whose methods load a version or read all feedback: they wait in a line of their own."""
+
+    def mark(view: View) -> View:
+        view.long_methods = frozenset(methods)  # type: ignore[attr-defined]  # read by `_line_of`
+        return view
+
+    return mark
+
+
 def _view_of(path: str) -> Any:
     """The view (its class, of REST framework) at this path; None when there is none."""
     try:
@@ -128,18 +148,16 @@ def _view_of(path: str) -> Any:
     return getattr(view, "view_class", getattr(view, "cls", view))
 
 
-def _is_stream(scope: Scope) -> bool:
-    return iscoroutinefunction(_view_of(scope["path"]))
-
-
 async def _read(scope: Scope, receive: Receive) -> tuple[Scope, tempfile.SpooledTemporaryFile[bytes]]:
     """The body, in memory or in a file when it is large. Raises RequestAborted when it breaks off.
 
-    Lines of JSON may be of any length together. Of any other body only so much is kept that it can be seen to
-    be too large; the rest is read, since a client that is still sending hears no answer.
+    Lines of JSON may be of any length together, and a page's form has its own bound. Of any other body of
+    REST only so much is kept that it can be seen to be too large; the rest is read, since a client that is
+    still sending hears no answer.
     """
     headers = dict(scope["headers"])
     is_lines = headers.get(b"content-type", b"").startswith(NDJSONParser.media_type.encode())
+    is_whole = is_lines or not scope["path"].startswith("/api/")
     body = tempfile.SpooledTemporaryFile[bytes](max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE)
     kept = seen = 0
     more = True
@@ -150,7 +168,7 @@ async def _read(scope: Scope, receive: Receive) -> tuple[Scope, tempfile.Spooled
             raise RequestAborted
         piece = message.get("body", b"")
         seen += len(piece)
-        kept += body.write(piece if is_lines else piece[: max(0, settings.MAX_BODY_BYTES + 1 - kept)])
+        kept += body.write(piece if is_whole else piece[: max(0, settings.MAX_BODY_BYTES + 1 - kept)])
         more = message.get("more_body", False)
     body.seek(0)
     if b"transfer-encoding" in headers:
