@@ -3,6 +3,7 @@
 from django.urls import path
 
 from training.pages import (
+    accounting,
     actions,
     datasets,
     erasures,
@@ -36,6 +37,7 @@ urlpatterns = [
     path("p/<slug:slug>/policy/change", policy.change_policy, name="change_policy"),
     path("p/<slug:slug>/pipelines/start", actions.begin_pipeline, name="start_pipeline"),
     path("p/<slug:slug>/pipelines/<int:number>/cancel", actions.stop_pipeline, name="cancel_pipeline"),
+    path("p/<slug:slug>/accounting/", accounting.accounting, name="accounting"),
     path("p/<slug:slug>/erasures/", erasures.erasures, name="erasures"),
     path("p/<slug:slug>/erasures/ask", erasures.ask, name="ask_erasure"),
     path("p/<slug:slug>/erasures/confirm", erasures.confirm, name="confirm_erasure"),

@@ -30,6 +30,7 @@ PATHS = [
     "/p/kitchen/evaluations/1/",
     "/p/kitchen/versions/",
     "/p/kitchen/lineage/",
+    "/p/kitchen/accounting/",
     "/p/kitchen/erasures/",
     "/p/kitchen/erasures/1/",
     "/p/kitchen/lineage/version/v2/",

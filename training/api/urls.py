@@ -7,6 +7,7 @@ from django.urls.converters import IntConverter
 
 from projects.rest import at_one_path
 from training.api import (
+    accounting,
     datasets,
     documents,
     erasures,
@@ -59,5 +60,6 @@ urlpatterns = [
     path("rollouts/<number:number>/resume", rollouts.ResumeRollout.as_view()),
     path("rollouts/<number:number>/finish", rollouts.FinishRollout.as_view()),
     path("rollouts/<number:number>/rollback", rollouts.RollBackRollout.as_view()),
+    path("accounting", accounting.ShowAccounting.as_view()),
     path("metrics", metrics.ShowMetrics.as_view()),
 ]
