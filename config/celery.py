@@ -66,12 +66,14 @@ app.conf.beat_schedule = {
         "schedule": 300.0,
         "options": {"expires": 300},
     },
-    # Rank versions anew where votes changed since.
+    # Rank versions anew where votes changed since, and measure what is uncertain.
     "measure-leaderboards": {
         "task": "feedback.tasks.measure_leaderboards",
         "schedule": 30.0,
         "options": {"expires": 30},
     },
+    # Bring what score runs found to where tasks are drawn.
+    "import-scores": {"task": "training.tasks.import_scores", "schedule": 30.0, "options": {"expires": 60}},
     # Send what the outbox holds to the endpoints that wait for it, and again what did not arrive.
     "deliver-webhooks": {
         "task": "projects.tasks.deliver_webhooks",

@@ -25,6 +25,7 @@ from feedback.models import (
     RaterEvent,
     Rating,
     SampleRequest,
+    Score,
     Standing,
     Task,
     Workbench,
@@ -163,6 +164,12 @@ class SampleRequestAdmin(FactAdmin):
     list_display = ("__str__", "project", "status", "tasks", "message", "created", "finished")
     list_filter = ("project", "status")
     list_select_related = ("project",)
+
+
+@admin.register(Score)
+class ScoreAdmin(FactAdmin):
+    list_display = ("completion", "value", "reward", "created")
+    list_select_related = ("completion", "reward__project")
 
 
 @admin.register(OptOut)

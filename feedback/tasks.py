@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from feedback.services import agreement, battles, leaderboard, quality, samples
+from feedback.services import agreement, battles, leaderboard, quality, samples, uncertainty
 from feedback.services.draw import draw_tasks
 from feedback.services.queue import FOR_RATERS, release_lapsed
 from feedback.services.sources import sweep_answers
@@ -42,5 +42,7 @@ def measure_raters() -> None:
 
 @shared_task
 def measure_leaderboards() -> None:
-    """Rank the versions of every project whose votes changed."""
+    """Rank the versions of every project whose votes changed; then what is uncertain is measured anew."""
     leaderboard.measure_leaderboards()
+    for project in Project.objects.all():
+        uncertainty.measure_uncertainty(project=project)

@@ -7,7 +7,7 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 from training.launchers import local
-from training.services import answering, erasure, pipelines, policies, rollouts, supervisor
+from training.services import answering, erasure, pipelines, policies, rollouts, scores, supervisor
 
 
 @shared_task
@@ -22,6 +22,12 @@ def tick_work() -> None:
     if pipelines.tick_pipelines():
         tick_runs.apply_async(retry=False, expires=60)
     answering.tick_evaluations()
+
+
+@shared_task
+def import_scores() -> None:
+    """Bring what reward models said of answers to where tasks are drawn."""
+    scores.import_scores()
 
 
 @shared_task

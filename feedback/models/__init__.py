@@ -13,6 +13,7 @@ from feedback.models.judgements import (
 from feedback.models.leaderboard import Leaderboard
 from feedback.models.raters import Agreement, RaterEvent, Standing
 from feedback.models.samples import SampleRequest
+from feedback.models.scores import Score
 from feedback.models.tasks import Assignment, Task
 from feedback.models.workbench import OptOut, Workbench
 
@@ -31,6 +32,7 @@ __all__ = [
     "RaterEvent",
     "Rating",
     "SampleRequest",
+    "Score",
     "Standing",
     "Task",
     "Workbench",

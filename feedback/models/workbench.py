@@ -60,6 +60,10 @@ class Workbench(models.Model):
     next_place = models.BigIntegerField(default=1, editable=False)
     swept = models.DateTimeField(null=True, blank=True, editable=False, help_text="Answers looked at so far.")
 
+    uncertainty_of = models.CharField(
+        max_length=64, blank=True, editable=False, help_text="sha256 of what `uncertainty` was measured from."
+    )
+
     class Meta:
         verbose_name_plural = "workbenches"
 
