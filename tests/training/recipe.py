@@ -6,8 +6,9 @@ checkpoint after each step, and a later start goes on after the last one:
     {"steps": 3, "seconds": 0.05, "at": {"2": "kill"}}
 
 `at` says what happens at a step, once: kill, freeze, oom, data, diverged, interrupt, deaf, silent_exit.
-`end` says how the artifact comes out: whole (default), flipped, bare (no manifest), foreign (made of another
-dataset), pickle. With `lingers` the child stays after that until there is a file `go`.
+`end` says how the artifact comes out: whole (default), killed (at once behind it), flipped, bare (no
+manifest), foreign (made of another dataset), pickle. With `lingers` the child stays after that until there is
+a file `go`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def main() -> int:
             )  # fmt: skip
             done.write_text(str(step))
         _publish(folder, spec, script.get("end", "whole"))
+        if script.get("end") == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
         while script.get("lingers") and not (folder / "go").exists():
             time.sleep(0.01)
         write_event(

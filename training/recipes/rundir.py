@@ -306,9 +306,23 @@ def _as_failure(error: Exception) -> RunFailure:
             "the device ran out of memory. Lower batch_size and raise gradient_accumulation by the same "
             "factor, lower max_length, or set gradient_checkpointing."
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_disk_full(error):
         return DiskFull(f"the disk is full: {error}. Make room and start the run again; it goes on.")
     return RunFailure(f"{type(error).__name__}: {text}")
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Also what safetensors and torch make of it: errors of their own, with the system's words in them."""
+    while error is not None:
+        said = str(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(
+            part in said for part in ("No space left", "os error 28", "PytorchStreamWriter failed writing")
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _tell(folder: Path, failure: RunFailure) -> None:
