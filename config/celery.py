@@ -84,6 +84,12 @@ app.conf.beat_schedule = {
     "forget-old": {"task": "projects.tasks.forget_old", "schedule": 600.0, "options": {"expires": 600}},
     # Look at each version on its way from a canary to all: up by a step, back, or on.
     "tick-rollouts": {"task": "training.tasks.tick_rollouts", "schedule": 10.0, "options": {"expires": 30}},
+    # Make previews and datasets that are too large for a request, also where a worker died over one.
+    "tick-compilations": {
+        "task": "training.tasks.tick_compilations",
+        "schedule": 10.0,
+        "options": {"expires": 30},
+    },
     # Erase people who wait for it, and go on where a worker died over one.
     "tick-erasures": {"task": "training.tasks.tick_erasures", "schedule": 10.0, "options": {"expires": 30}},
     # Insert a slot for every policy that is due; a slot runs once.

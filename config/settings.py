@@ -183,6 +183,8 @@ RUN_MAX_SECONDS = env.float("RUN_MAX_SECONDS", default=86_400.0)
 RUN_ATTEMPTS = env.int("RUN_ATTEMPTS", default=3)
 # A child that has not touched its heartbeat for so long is killed and counted as lost.
 RUN_SILENCE_SECONDS = env.float("RUN_SILENCE_SECONDS", default=60.0)
+# Datasets of projects with more judgements are previewed and compiled by a worker.
+COMPILE_IN_REQUEST = env.int("COMPILE_IN_REQUEST", default=20_000)
 # The name of this trainer's slot: one run at a time each. Two trainers on one host need two names.
 TRAINER = env.str("TRAINER", default=socket.gethostname())
 TRAIN_DEVICE = env.str("TRAIN_DEVICE", default="auto")  # auto, cpu or cuda

@@ -499,3 +499,56 @@ class Erasure(models.Model):
 
 
 _KINDS = ("ratings", "preferences", "corrections", "flags")
+
+
+class Compilation(models.Model):
+    """A preview or a dataset that a worker makes, since it is too large for a request."""
+
+    class Kind(models.TextChoices):
+        PREVIEW = "preview", "preview"
+        BUILD = "build", "dataset"
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", "waiting"
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    ACTIVE = (Status.WAITING, Status.RUNNING)
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="compilations")
+    kind = models.CharField(max_length=7, choices=Kind.choices)
+    format = models.CharField(max_length=12, choices=Dataset.Format.choices)
+    filters = models.JSONField(default=dict)
+    cutoff = models.DateTimeField()
+    form = models.JSONField(default=list, help_text="What the page's form said, for its next button.")
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
+    read = models.PositiveIntegerField(default=0, help_text="Judgements read so far.")
+    total = models.PositiveIntegerField(default=0, help_text="Judgements of the project when it was asked.")
+    message = models.TextField(blank=True, help_text="Why it failed.")
+    result = models.JSONField(default=dict, help_text="Of a preview, for a day.")
+    dataset = models.ForeignKey(Dataset, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    cancel_requested = models.BooleanField(default=False)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    user = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    started = models.DateTimeField(null=True, blank=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["created"], condition=Q(status__in=("waiting", "running")), name="compilation_active"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.project_id}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in self.ACTIVE

@@ -5,6 +5,7 @@ from django.urls import path
 from training.pages import (
     accounting,
     actions,
+    compilations,
     datasets,
     erasures,
     evaluations,
@@ -19,6 +20,12 @@ urlpatterns = [
     path("p/<slug:slug>/", loop.loop, name="loop"),
     path("p/<slug:slug>/datasets/", datasets.datasets, name="datasets"),
     path("p/<slug:slug>/datasets/compose", datasets.compose_dataset, name="compose_dataset"),
+    path("p/<slug:slug>/datasets/jobs/<uuid:compilation_id>/", compilations.compilation, name="compilation"),
+    path(
+        "p/<slug:slug>/datasets/jobs/<uuid:compilation_id>/cancel",
+        compilations.cancel,
+        name="cancel_compilation",
+    ),
     path("p/<slug:slug>/datasets/<int:number>/", datasets.dataset, name="dataset"),
     path("p/<slug:slug>/runs/", runs.runs, name="runs"),
     path("p/<slug:slug>/runs/start", actions.start_run, name="start_run"),

@@ -7,7 +7,16 @@ from celery.signals import worker_process_shutdown, worker_shutdown
 from django.db import transaction
 
 from training.launchers import local
-from training.services import answering, erasure, pipelines, policies, rollouts, scores, supervisor
+from training.services import (
+    answering,
+    compilations,
+    erasure,
+    pipelines,
+    policies,
+    rollouts,
+    scores,
+    supervisor,
+)
 
 
 @shared_task
@@ -40,6 +49,12 @@ def tick_policies() -> None:
 def tick_rollouts() -> None:
     """Look at what serves for the first time: up, back, or on."""
     rollouts.tick_rollouts()
+
+
+@shared_task
+def tick_compilations() -> None:
+    """Make the previews and datasets that wait for a worker."""
+    compilations.tick_compilations()
 
 
 @shared_task

@@ -10,7 +10,7 @@ from rest_framework import serializers
 from feedback.api.answers import PromptsImportedSerializer
 from inference.models import Deployment, Version
 from projects.rest import UtcField
-from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
+from training.models import Compilation, Dataset, Evaluation, Pipeline, Policy, Rollout, Run
 from training.services.policy_changes import FIELDS
 
 
@@ -60,6 +60,21 @@ class PreviewSerializer(serializers.Serializer[Any]):
     balance = serializers.DictField(child=serializers.FloatField(allow_null=True))
     gate_overlap = serializers.DictField(child=serializers.IntegerField())
     examples = serializers.ListField(child=serializers.DictField())
+
+
+class CompilationSerializer(serializers.ModelSerializer[Compilation]):
+    dataset = serializers.IntegerField(source="dataset.number", default=None, allow_null=True)
+    result = serializers.DictField(help_text="Of a preview that is done: as the answer to a dry run.")
+    cutoff = UtcField()
+    created = UtcField()
+    finished = UtcField(allow_null=True)
+
+    class Meta:
+        model = Compilation
+        fields = [
+            "id", "kind", "format", "filters", "cutoff", "status", "read", "total", "message", "dataset",
+            "result", "created", "finished",
+        ]  # fmt: skip
 
 
 class DocumentsImportedSerializer(PromptsImportedSerializer):

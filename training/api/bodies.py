@@ -15,12 +15,13 @@ Reason = Annotated[str, Field(max_length=2000)]
 
 
 class DatasetBody(StrictBody):
-    """Compile a dataset, or with `dry_run` only count what it would hold."""
+    """Compile a dataset, or with `dry_run` only count what it would hold; with `background` by a worker."""
 
     format: Literal["preference", "sft", "unpaired", "prompts", "text"] = "preference"
     filters: DatasetFilters = DatasetFilters()
     cutoff: Time | None = None
     dry_run: bool = False
+    background: bool = False
 
 
 class DocumentLine(StrictBody):

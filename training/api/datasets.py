@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pyarrow.parquet as pq
 from django.http import StreamingHttpResponse
@@ -15,6 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from inference.artifact import ArtifactError, verify
+from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
 from projects.downloads import Sink, streamed
 from projects.errors import Conflict, Invalid, NotFound
@@ -22,11 +24,13 @@ from projects.idempotency import idempotent
 from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import DatasetSerializer, PreviewSerializer
+from training.api.answers import CompilationSerializer, DatasetSerializer, PreviewSerializer
 from training.api.bodies import DatasetBody
-from training.models import Dataset
+from training.models import Compilation, Dataset
+from training.services.compilations import cancel_compilation, request_compilation
 from training.services.compiler import compile_dataset, preview_dataset
 from training.services.data.shards import shard_paths
+from training.tasks import ring, tick_compilations
 
 PARTS = ("train", "heldout")
 _BLOCK = 1 << 16
@@ -41,7 +45,12 @@ class CompileDataset(APIView):
     @extend_schema(
         operation_id="compile_dataset",
         request=DatasetBody,
-        responses={201: DatasetSerializer, 200: PreviewSerializer, 422: ErrorSerializer},
+        responses={
+            201: DatasetSerializer,
+            200: PreviewSerializer,
+            202: CompilationSerializer,
+            422: ErrorSerializer,
+        },
     )
     @idempotent(atomic=False)
     def post(self, request: Request) -> Response:
@@ -49,6 +58,17 @@ class CompileDataset(APIView):
         read_query(request)
         body = parse_body(DatasetBody, request.data)
         filters = body.filters.to_json()
+        if body.background:
+            compilation = request_compilation(
+                project=key.project,
+                kind="preview" if body.dry_run else "build",
+                format=body.format,
+                filters=filters,
+                cutoff=body.cutoff,
+                actor=Actor(api_key=key),
+            )
+            ring(tick_compilations)
+            return Response(CompilationSerializer(compilation).data, status=202)
         if body.dry_run:
             preview = preview_dataset(
                 project=key.project, format=body.format, filters=filters, cutoff=body.cutoff
@@ -62,6 +82,36 @@ class CompileDataset(APIView):
             actor=Actor(api_key=key),
         )
         return Response(DatasetSerializer(dataset).data, status=201)
+
+
+class ShowCompilation(APIView):
+    """How far a compilation in the background is; of a preview, in the end, what it found."""
+
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="show_compilation", responses={200: CompilationSerializer, 404: ErrorSerializer}
+    )
+    def get(self, request: Request, compilation_id: UUID) -> Response:
+        read_query(request)
+        found = find_compilation(key_of(request).project, compilation_id)
+        return Response(CompilationSerializer(found).data)
+
+
+class CancelCompilation(APIView):
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="cancel_compilation",
+        request=NothingBody,
+        responses={200: CompilationSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
+    )
+    @idempotent()
+    def post(self, request: Request, compilation_id: UUID) -> Response:
+        read_query(request)
+        parse_body(NothingBody, request.data)
+        found = cancel_compilation(find_compilation(key_of(request).project, compilation_id))
+        return Response(CompilationSerializer(found).data)
 
 
 class ListDatasets(APIView):
@@ -131,6 +181,14 @@ def find_dataset(project: Project, number: int) -> Dataset:
     if dataset is None:
         raise NotFound("There is no such dataset in this project.", param="dataset")
     return dataset
+
+
+def find_compilation(project: Project, id_: UUID) -> Compilation:
+    """Raises NotFound."""
+    found = Compilation.objects.select_related("dataset").filter(project=project, pk=id_).first()
+    if found is None:
+        raise NotFound("There is no such compilation in this project.", param="compilation")
+    return found
 
 
 def _checked(dataset: Dataset) -> Path:

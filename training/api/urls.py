@@ -34,6 +34,8 @@ register_converter(NumberConverter, "number")
 urlpatterns = [
     path("documents", documents.ImportDocuments.as_view()),
     path("datasets", at_one_path(datasets.CompileDataset, datasets.ListDatasets).as_view()),
+    path("compilations/<uuid:compilation_id>", datasets.ShowCompilation.as_view()),
+    path("compilations/<uuid:compilation_id>/cancel", datasets.CancelCompilation.as_view()),
     path("datasets/<number:number>", datasets.ShowDataset.as_view()),
     path("datasets/<number:number>/rows", datasets.DownloadDataset.as_view()),
     path("datasets/<number:number>/feedback", lineage.ListDatasetFeedback.as_view()),

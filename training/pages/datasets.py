@@ -28,11 +28,13 @@ from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
 from projects.threaded import takes_long
-from training.models import Dataset
+from training.models import Compilation, Dataset
 from training.pages.histogram import length_histogram
+from training.services.compilations import is_large, request_compilation
 from training.services.compiler import Preview, compile_dataset, preview_dataset
 from training.services.data.shards import shard_paths
 from training.services.filters import DatasetFilters
+from training.tasks import ring, tick_compilations
 
 PAGE = 25
 EXAMPLES = 6
@@ -77,6 +79,8 @@ def compose_dataset(request: HttpRequest, slug: str) -> HttpResponse:
     context: dict[str, Any] = {"project": project, "chosen_format": request.POST.get("format")}
     try:
         wanted = _wanted(request.POST)
+        if is_large(project):
+            return _hand_over(request, project, wanted)
         if request.POST.get("act") == "build":
             dataset = compile_dataset(project=project, actor=Actor(user=person(request)), **wanted)
             messages.success(
@@ -84,10 +88,9 @@ def compose_dataset(request: HttpRequest, slug: str) -> HttpResponse:
                 gettext("Dataset %(n)d is there: %(rows)d rows.")
                 % {"n": dataset.number, "rows": dataset.rows},
             )
-            return _to(request, "dataset", slug=slug, number=dataset.number)
-        context |= _shown(preview_dataset(project=project, **wanted))
-        # The build button carries what was previewed, whatever the form says by then.
-        context["said"] = [pair for pair in request.POST.lists() if pair[0] not in _NOT_SAID]
+            return redirected(request, "dataset", slug=slug, number=dataset.number)
+        context |= shown(preview_dataset(project=project, **wanted))
+        context["said"] = _said(request.POST)
     except Problem as problem:
         context["refusal"] = problem.message
     if request.headers.get("HX-Request") == "true":
@@ -135,6 +138,29 @@ def _desk(request: HttpRequest, project: Project) -> dict[str, Any]:
             "versions": versions[:50],
         }
     return context
+
+
+def _hand_over(request: HttpRequest, project: Project, wanted: dict[str, Any]) -> HttpResponse:
+    """To a worker: the page shows how far it is."""
+    is_build = request.POST.get("act") == "build"
+    compilation = request_compilation(
+        project=project,
+        kind=Compilation.Kind.BUILD if is_build else Compilation.Kind.PREVIEW,
+        actor=Actor(user=person(request)),
+        form=_said(request.POST),
+        **wanted,
+    )
+    ring(tick_compilations)
+    if request.headers.get("HX-Request") == "true":
+        return render(request, "training/_compilation.html", {"project": project, "compilation": compilation})
+    return redirected(request, "compilation", slug=project.slug, compilation_id=compilation.pk)
+
+
+def _said(posted: QueryDict) -> list[tuple[str, list[str]]]:
+    """The build button carries what was previewed, whatever the form says by then."""
+    return [
+        (name, [str(value) for value in values]) for name, values in posted.lists() if name not in _NOT_SAID
+    ]
 
 
 def _wanted(posted: QueryDict) -> dict[str, Any]:
@@ -197,7 +223,7 @@ def _midnight(text: str) -> datetime:
     return timezone.make_aware(datetime.combine(day, time.min))
 
 
-def _shown(preview: Preview) -> dict[str, Any]:
+def shown(preview: Preview) -> dict[str, Any]:
     return {
         "preview": preview,
         "histogram": length_histogram(preview.lengths),
@@ -242,7 +268,7 @@ def _changed(filters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in filters.items() if value != default.get(name)}
 
 
-def _to(request: HttpRequest, name: str, **kwargs: Any) -> HttpResponse:
+def redirected(request: HttpRequest, name: str, **kwargs: Any) -> HttpResponse:
     """A redirect that htmx follows as a page, not into the part that it swaps."""
     if request.headers.get("HX-Request") == "true":
         return HttpResponse(status=200, headers={"HX-Redirect": reverse(name, kwargs=kwargs)})

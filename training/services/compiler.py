@@ -25,7 +25,7 @@ from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Dataset, Erasure
 from training.services.data.index import IdCollector
-from training.services.data.rows import Choice, Pass, survey
+from training.services.data.rows import Choice, Pass, Watch, survey
 from training.services.data.shards import PartWriter, row_json
 from training.services.data.tally import Tally
 from training.services.filters import DatasetFilters, parse_filters
@@ -68,14 +68,18 @@ def compile_dataset(
     filters: dict[str, Any] | None = None,
     cutoff: datetime | None = None,
     actor: Actor,
+    watch: Watch | None = None,
 ) -> Dataset:
-    """Compile, write and register a dataset. Raises Invalid (filters, cut-off), EmptyDataset."""
-    _check_format(format)
+    """Compile, write and register a dataset.
+
+    Raises Invalid (filters, cut-off), EmptyDataset, ErasedMeanwhile, and Stopped where `watch` does.
+    """
+    check_format(format)
     chosen, moment, began = parse_filters(filters, format), check_cutoff(cutoff), timezone.now()
     path = f"datasets/{uuid7()}"
     folder = Path(settings.ARTIFACTS_DIR) / path
     try:
-        tally = _write(folder, project, format, chosen, moment)
+        tally = _write(folder, project, format, chosen, moment, watch)
         facts = summary(tally)
         manifest = write_manifest(
             folder,
@@ -100,7 +104,11 @@ def compile_dataset(
             path=path,
             manifest=manifest,
         )
-        _check_nobody_was_erased(dataset, began)
+        try:
+            check_nobody_was_erased(project, began)
+        except ErasedMeanwhile:
+            dataset.delete()
+            raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # no row points at it
         raise
@@ -114,14 +122,13 @@ def compile_dataset(
     return dataset
 
 
-def _check_nobody_was_erased(dataset: Dataset, since: datetime) -> None:
-    """Raises ErasedMeanwhile: what was read may hold somebody whose datasets were looked for already.
+def check_nobody_was_erased(project: Project, since: datetime) -> None:
+    """Raises ErasedMeanwhile: what was read may hold somebody who is being erased, or was since.
 
-    Called when the row is there: an erasure that begins after this finds it.
+    Called when a row says what was read: an erasure that begins after this finds that row.
     """
     at_work = Q(status__in=Erasure.ACTIVE) | Q(finished__gte=since)
-    if Erasure.objects.filter(at_work, project=dataset.project_id).exists():
-        dataset.delete()
+    if Erasure.objects.filter(at_work, project=project).exists():
         raise ErasedMeanwhile("A person was erased while this was compiled. Compile it again.")
 
 
@@ -143,11 +150,12 @@ def preview_dataset(
     format: str = Dataset.Format.PREFERENCE,  # noqa: A002
     filters: dict[str, Any] | None = None,
     cutoff: datetime | None = None,
+    watch: Watch | None = None,
 ) -> Preview:
     """What compile_dataset would give. Raises Invalid as it does; to be empty is no error here."""
-    _check_format(format)
+    check_format(format)
     chosen, moment = parse_filters(filters, format), check_cutoff(cutoff)
-    tally, _ = survey(project, format, chosen, moment)
+    tally, _ = survey(project, format, chosen, moment, watch)
     return Preview(
         format=format,
         filters=chosen.to_json(),
@@ -184,17 +192,24 @@ def summary(tally: Tally) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, project: Project, format_: str, filters: DatasetFilters, cutoff: datetime) -> Tally:
+def _write(
+    folder: Path,
+    project: Project,
+    format_: str,
+    filters: DatasetFilters,
+    cutoff: datetime,
+    watch: Watch | None,
+) -> Tally:
     """Both parts in one pass; in another where only a first one can know the rest. Raises EmptyDataset.
 
     How much of the older rows is replayed needs the number of new ones, and a small dataset of which no
     prompt falls to the held-out side gives up one.
     """
-    choice = survey(project, format_, filters, cutoff)[1] if filters.replay_share else Choice()
+    choice = survey(project, format_, filters, cutoff, watch)[1] if filters.replay_share else Choice()
     while True:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        done, ids = Pass(project, format_, filters, cutoff, choice), IdCollector()
+        done, ids = Pass(project, format_, filters, cutoff, choice, watch), IdCollector()
         with (
             closing(PartWriter(folder, "train", format_)) as train,
             closing(PartWriter(folder, "heldout", format_)) as heldout,
@@ -233,7 +248,8 @@ def _why_empty(format_: str, tally: Tally) -> str:
     return f"{said} Collect {mend} on prompts of the training split."
 
 
-def _check_format(format_: str) -> None:
+def check_format(format_: str) -> None:
+    """Raises Invalid for one that there is not."""
     if format_ not in Dataset.Format.values:
         raise Invalid(
             f"There is no format {format_}. There are: {', '.join(Dataset.Format.values)}.", param="format"

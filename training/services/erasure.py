@@ -28,7 +28,7 @@ from projects.models import Project, User
 from projects.people import Person
 from projects.services import Actor, record_audit
 from projects.services import erasure as known
-from training.models import Dataset, Erasure, Run
+from training.models import Compilation, Dataset, Erasure, Run
 from training.services.compiler import compile_dataset
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
 from training.services.methods import METHODS
@@ -257,6 +257,7 @@ def _erase_rows(erasure: Erasure, person: Person, *, anonymises: bool) -> None:
     said.erase_judgements(person, pseudonym=erasure.pseudonym, secret=erasure.secret, anonymise=anonymises)
     asked.erase_texts(person, prompts)
     said.erase_about(person)
+    Compilation.objects.filter(project=person.project).delete()  # previews quote rows
     if not anonymises:
         asked.drop_conversations(person, said.judged_by_others(prompts))
     known.erase_traces(person, erasure.pseudonym)

@@ -34,6 +34,15 @@ _MAKERS: dict[str, Callable[[Group, DatasetFilters, Counter[str]], Iterator[Row]
 }
 
 
+# Hears every so often how many judgements were read; raises Stopped to call the reading off.
+Watch = Callable[[int], None]
+WATCH_EVERY = 2_000
+
+
+class Stopped(Exception):
+    """Somebody called the reading off."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """What a first pass found out for a second: which old rows to replay, and what is held out for want."""
@@ -51,6 +60,7 @@ class Pass:
     filters: DatasetFilters
     cutoff: datetime
     choice: Choice = Choice()
+    watch: Watch | None = None
     tally: Tally = field(default_factory=Tally)
     least_heldout_key: float = 1.0
     new_rows: int = 0
@@ -61,7 +71,11 @@ class Pass:
         index = gate_index(self.project, self.cutoff, is_near=self.filters.gate_overlap == "near")
         self.tally.gate_prompts = index.prompts
         seen: set[int] = set()
+        told = 0
         for key, rows in self._by_prompt(index):
+            if self.watch is not None and (read := self._read()) - told >= WATCH_EVERY:
+                told = read
+                self.watch(read)
             limit = HELDOUT_SHARE if self.choice.heldout_up_to is None else self.choice.heldout_up_to
             is_heldout = key < limit or key == self.choice.heldout_up_to
             kept = 0
@@ -89,6 +103,10 @@ class Pass:
             for _ in rows:
                 pass
         return self.tally
+
+    def _read(self) -> int:
+        """Judgements so far, or rows of a format that reads none."""
+        return self.tally.judgements.total() or self.tally.train + self.tally.heldout
 
     def next_choice(self) -> Choice | None:
         """What another pass must do otherwise; None when this one stands."""
@@ -160,11 +178,17 @@ class Pass:
         return reason is not None
 
 
-def survey(project: Project, format_: str, filters: DatasetFilters, cutoff: datetime) -> tuple[Tally, Choice]:
+def survey(
+    project: Project,
+    format_: str,
+    filters: DatasetFilters,
+    cutoff: datetime,
+    watch: Watch | None = None,
+) -> tuple[Tally, Choice]:
     """The numbers of the dataset that compiling would make, and the choices behind it."""
     choice = Choice()
     while True:
-        done = Pass(project, format_, filters, cutoff, choice)
+        done = Pass(project, format_, filters, cutoff, choice, watch)
         tally = done.read()
         following = done.next_choice()
         if following is None:
