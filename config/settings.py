@@ -226,6 +226,11 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Ratchet",
     "VERSION": "1",
+    "DESCRIPTION": (
+        "Send an API key as `Authorization: Bearer rk_...`; it belongs to one project. 2xx means committed. "
+        "Every error is an object `error` with type, code, message, param and request_id; 429 and 503 carry "
+        "Retry-After. Working examples in curl, Python and JavaScript: docs/api.md and docs/examples."
+    ),
     "OAS_VERSION": "3.1.0",
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

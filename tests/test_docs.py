@@ -22,7 +22,7 @@ pytestmark = pytest.mark.unit
 REFERENCE = (ROOT / "docs/reference.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 GUIDES = [page for page in PAGES if page.name != "decisions.md"]  # decisions also tell of what is gone
-FOREIGN = ("VLLM_", "CUDA_")  # variables of programs that are not ours
+FOREIGN = ("VLLM_", "CUDA_", "RATCHET_")  # variables of programs that are not ours, and of the examples
 
 
 def rows(title: str) -> list[list[str]]:
