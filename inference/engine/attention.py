@@ -2,9 +2,10 @@
 
 The library lays all requests end to end and masks what is not theirs, so that a step costs the square of the
 number of requests: with SmolLM2-135M on one core 84 ms at 16 requests and 159 at 32, against 62 and 98 here.
-Requests that decode, one token each, are padded into batches of similar length and multiplied as batches of
-matrices: torch's fused attention takes 200 us a layer for 16 such requests with 96 keys, and this 75. Those
-that read their prompt are taken one by one, and there the fused one is good.
+Requests that decode, one token each, are padded into batches of similar length. From four on they are
+multiplied as batches of matrices (8 with 96 keys take 85 us a layer, torch's fused attention 123); of fewer the
+fused one has less to prepare (one request: 22 us in place of 46). Those that read their prompt are taken one by
+one by the fused one, too.
 The keys stay in the library's paged cache, whose memory is read and written here alone: laid out head
 by head, as the matrices are wanted.
 """
@@ -24,8 +25,31 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 NAME = "ratchet_paged"
 
 
-# Layer -> its keys and its values, each (G, places, D), in the memory of the library's cache.
-Views = dict[int, tuple[torch.Tensor, torch.Tensor]]
+FEW = 4  # requests that decode; fewer go to torch's fused attention
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's keys and values in the memory of the library's cache."""
+
+    keys: torch.Tensor  # (G, places, D)
+    values: torch.Tensor  # (G, places, D)
+    rows: torch.Tensor  # (all from this layer's first key on, D), one piece of memory
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The cache's memory. Head g's key of place p is row `g * stride + p` of its layer, its value `page` on."""
+
+    layers: dict[int, Layer]
+    heads: int  # G
+    stride: int
+    page: int
+
+    def rows_of(self, places: torch.Tensor) -> torch.Tensor:
+        """Rows, (2 * G * n,), of the keys and then of the values that stand at `places`, (n,)."""
+        keys = (torch.arange(self.heads)[:, None] * self.stride + places).view(-1)
+        return torch.cat((keys, keys + self.page))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +57,7 @@ class Decoding:
     """Requests with one new token each."""
 
     rows: torch.Tensor  # (B,), their places in the step's tokens
-    index: torch.Tensor  # (B * L,), where their keys lie in the cache; beyond the end the last key again
+    index: torch.Tensor  # (2 * G * B * L,), rows of the cache; beyond a request's end its last again
     mask: torch.Tensor  # (B, 1, L), added to the scores
 
 
@@ -43,7 +67,7 @@ class Prefilling:
 
     start: int
     end: int
-    index: torch.Tensor | None  # (K,), None when nothing was read earlier
+    index: torch.Tensor | None  # (2 * G * K,), rows of the cache; None when nothing was read earlier
     mask: torch.Tensor | None  # (q, K), true where a token may look; None means causal
 
 
@@ -73,13 +97,15 @@ def fits(config: PretrainedConfig, device: torch.device) -> bool:
 
 def views_of(cache: PagedAttentionCache) -> Views:
     """The cache's memory head by head; places are the library's: pages of all layers in turn, keys first."""
-    views: Views = {}
-    for allocator in cast(Any, cache).cache_allocators.values():
-        whole = allocator.cache_tensor.view(allocator.num_key_value_heads, -1, allocator.head_dim)
-        for turn, layer in enumerate(allocator.layer_indices):
-            first = 2 * turn * allocator.tokens_per_page
-            views[layer] = (whole[:, first:], whole[:, first + allocator.tokens_per_page :])
-    return views
+    (allocator,) = cast(Any, cache).cache_allocators.values()  # one: `fits` wants every layer to be alike
+    whole = allocator.cache_tensor.view(allocator.num_key_value_heads, -1, allocator.head_dim)
+    page = allocator.tokens_per_page
+    layers: dict[int, Layer] = {}
+    for turn, layer in enumerate(allocator.layer_indices):
+        first = 2 * turn * page
+        rows = whole.view(-1, allocator.head_dim)[first:]
+        layers[layer] = Layer(whole[:, first:], whole[:, first + page :], rows)
+    return Views(layers, heads=len(whole), stride=whole.shape[1], page=page)
 
 
 def make_plan(
@@ -99,15 +125,17 @@ def make_plan(
             plan.prefilling.append(Prefilling(row, row + new, None, None))
         else:
             mask = torch.ones(new, keys, dtype=torch.bool).tril(keys - new)
-            plan.prefilling.append(Prefilling(row, row + new, read_index[first : first + keys], mask))
+            index = views.rows_of(read_index[first : first + keys])
+            plan.prefilling.append(Prefilling(row, row + new, index, mask))
         row += new
         first += keys
     for members in groups.values():
         rows, firsts, counts = torch.tensor(members).T
         place = torch.arange(int(counts.max()))  # (L,)
-        index = firsts[:, None] + place.minimum(counts[:, None] - 1)
-        mask = torch.zeros(index.shape, dtype=dtype).masked_fill_(place >= counts[:, None], -torch.inf)
-        plan.decoding.append(Decoding(rows, read_index[index.flatten()], mask[:, None, :]))
+        keys_of = firsts[:, None] + place.minimum(counts[:, None] - 1)
+        index = views.rows_of(read_index[keys_of.flatten()])
+        mask = torch.zeros(keys_of.shape, dtype=dtype).masked_fill_(place >= counts[:, None], -torch.inf)
+        plan.decoding.append(Decoding(rows, index, mask[:, None, :]))
     return plan
 
 
@@ -126,58 +154,56 @@ def paged_attention(
         kwargs["is_causal"] = attention_mask is None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     plan: Plan = _step.plan
-    keys, values = plan.views[cast(int, module.layer_idx)]  # each (G, places, D)
+    layer = plan.views.layers[cast(int, module.layer_idx)]
     write_index = kwargs["write_index"][0]
-    keys.index_copy_(1, write_index, key[0])
-    values.index_copy_(1, write_index, value[0])
+    layer.keys.index_copy_(1, write_index, key[0])
+    layer.values.index_copy_(1, write_index, value[0])
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
 
     heads, tokens, width = query.shape[1:]
     answer = query.new_empty(tokens, heads, width)
     for some in plan.decoding:
-        found = _decode(query[0, :, some.rows], keys, values, some, scale)
-        answer[some.rows] = found.reshape(heads, -1, width).transpose(0, 1)
+        is_all = len(some.rows) == tokens  # and in the order of the step: nothing to pick out
+        asked = query[0] if is_all else query[0, :, some.rows]
+        found = _decode(asked, layer.rows, some, scale, plan.views.heads)
+        found = found.reshape(heads, -1, width).transpose(0, 1)
+        if is_all:
+            return found[None], None
+        answer[some.rows] = found
     for one in plan.prefilling:
         span = slice(one.start, one.end)
         if one.index is None:
             seen_keys, seen_values = key[:, :, span], value[:, :, span]
         else:
-            seen_keys = _take(keys, one.index)[None]
-            seen_values = _take(values, one.index)[None]
+            shape = (2, 1, plan.views.heads, -1, width)
+            seen_keys, seen_values = layer.rows.index_select(0, one.index).view(shape)
         found = scaled_dot_product_attention(
             query[:, :, span], seen_keys, seen_values,
-            attn_mask=one.mask, is_causal=one.mask is None, scale=scale, enable_gqa=heads != len(keys),
+            attn_mask=one.mask, is_causal=one.mask is None, scale=scale, enable_gqa=heads != plan.views.heads,
         )  # fmt: skip
         answer[span] = found[0].transpose(0, 1)
     return answer[None], None
 
 
 def _decode(
-    asked: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, some: Decoding, scale: float
+    asked: torch.Tensor, memory: torch.Tensor, some: Decoding, scale: float, groups: int
 ) -> torch.Tensor:
-    """Queries (H, B, D) -> (G, H / G, B, D). Each key head serves H / G query heads."""
-    groups, width = keys.shape[0], keys.shape[-1]
+    """Queries (H, B, D) -> (G, H / G, B, D). Each of the G key heads serves H / G query heads."""
+    width = asked.shape[-1]
     batch, length = some.mask.shape[0], some.mask.shape[-1]
+    rows = asked.view(groups, -1, batch, width).transpose(1, 2)  # (G, B, H / G, D)
+    # From one piece of memory: `index_select` first copies all of a view that is none, a cache of a gigabyte.
+    seen_keys, seen_values = memory.index_select(0, some.index).view(2, groups, batch, length, width)
+    if batch < FEW:
+        mask = some.mask.expand(groups, batch, rows.shape[2], length)
+        found = scaled_dot_product_attention(rows, seen_keys, seen_values, attn_mask=mask, scale=scale)
+        return found.transpose(1, 2)
     shape = (groups * batch, length, width)
-    rows = asked.view(groups, -1, batch, width).transpose(1, 2).reshape(groups * batch, -1, width)
-    seen_keys = _take(keys, some.index).view(shape)
-    seen_values = _take(values, some.index).view(shape)
-    scores = torch.bmm(rows, seen_keys.transpose(1, 2)).view(groups, batch, -1, length)
-    shares = scores.float().mul_(scale).add_(some.mask).softmax(-1).to(rows.dtype)
-    found = torch.bmm(shares.view(groups * batch, -1, length), seen_values)
+    scores = torch.bmm(rows.reshape(groups * batch, -1, width), seen_keys.view(shape).transpose(1, 2))
+    scores = scores.view(groups, batch, -1, length).float().mul_(scale).add_(some.mask)
+    shares = scores.softmax(-1).to(asked.dtype)
+    found = torch.bmm(shares.view(groups * batch, -1, length), seen_values.view(shape))
     return found.view(groups, batch, -1, width).transpose(1, 2)
-
-
-def _take(view: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(G, places, D) at the places of `index` (n,) -> (G, n, D).
-
-    Head by head, whose memory lies together: `index_select` first copies all of a view that does not, which
-    with a cache of a gigabyte takes 40 ms a call.
-    """
-    taken = view.new_empty(len(view), len(index), view.shape[-1])
-    for head, into in zip(view, taken, strict=True):
-        torch.index_select(head, 0, index, out=into)
-    return taken
 
 
 AttentionInterface.register(NAME, paged_attention)

@@ -1,7 +1,7 @@
 """The layers of a Llama with fewer and larger multiplications, for a CPU.
 
 Query, key and value are one matrix, gate and up another, and queries and keys are turned together: a step of
-SmolLM2-135M has 90 multiplications and 300 small operations less. The mathematics is the same, and the same
+SmolLM2-135M has 90 multiplications and 600 small operations less. The mathematics is the same, and the same
 attention function is called with the same shapes, so that everything around stays the library's.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -33,9 +33,8 @@ def can_fuse(model: PreTrainedModel) -> bool:
 def fuse(model: PreTrainedModel) -> None:
     """Put the fused layers in place. Their linear layers are empty: fill those that `sources` names."""
     inner: Any = model.model
-    for layer in inner.layers:
-        layer.self_attn = FusedAttention(layer.self_attn)
-        layer.mlp = FusedMLP()
+    inner.layers = nn.ModuleList(FusedLayer(layer) for layer in inner.layers)
+    inner.norm = Norm(inner.norm)
     inner.rotary_emb = Angles(inner.rotary_emb)
 
 
@@ -45,6 +44,39 @@ def sources(path: str) -> tuple[str, ...]:
         return (path,)
     number, _, inner = path.removeprefix(LAYERS).partition(".")
     return tuple(f"{LAYERS}{number}.{part}" for part in ROWS.get(inner, (inner,)))
+
+
+class FusedLayer(nn.Module):
+    """Llama's layer."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.input_layernorm = Norm(plain.input_layernorm)
+        self.self_attn = FusedAttention(plain.self_attn)
+        self.post_attention_layernorm = Norm(plain.post_attention_layernorm)
+        self.mlp = FusedMLP()
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        # What a linear layer answers is nobody else's: the sum may stand there.
+        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = attended.add_(hidden_states)
+        answer: torch.Tensor = self.mlp(self.post_attention_layernorm(hidden_states))
+        return answer.add_(hidden_states)
+
+
+class Norm(nn.Module):
+    """The library's norm, with the same bits, in half of the operations."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.weight: nn.Parameter = plain.weight
+        self.epsilon: float = plain.variance_epsilon
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., C)."""
+        normed = rms_norm(rows.float(), self.weight.shape, None, self.epsilon)
+        return self.weight * normed.to(rows.dtype)
 
 
 class FusedAttention(nn.Module):

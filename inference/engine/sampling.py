@@ -103,6 +103,9 @@ class Sampler(ContinuousBatchingLogitsProcessorList):
     ) -> torch.Tensor:
         """Mark the chosen token of each row of `scores`, (R, V), in place; the library's argmax finds it."""
         arguments = logits_processor_args[: self.ROWS, : scores.size(0)]
+        # Looked at on a CPU alone: a GPU would have to wait for it, and its graphs know no branches.
+        if scores.device.type == "cpu" and bool((arguments[0].view(torch.float32) < COLD).all()):
+            return scores
         chosen = choose(scores, arguments)
         return scores.scatter_(1, chosen[:, None], float("inf"))
 
@@ -114,6 +117,8 @@ def choose(scores: torch.Tensor, arguments: torch.Tensor) -> torch.Tensor:
     top_p = settings[1].view(torch.float32)[:, None]
     top_k = settings[2][:, None]
     top, tokens = scores.topk(min(MAX_TOP_K, scores.size(1)), dim=1)  # (R, 64), likeliest first
+    # Of equals, which bf16 often makes, the first of the vocabulary, as argmax says where nothing is drawn.
+    first = tokens.masked_fill(top < top[:, :1], scores.size(1)).amin(dim=1, keepdim=True)
 
     greedy = temperature < COLD
     top = top / torch.where(greedy, 1.0, temperature)
@@ -125,8 +130,8 @@ def choose(scores: torch.Tensor, arguments: torch.Tensor) -> torch.Tensor:
     top = top.masked_fill((before >= top_p) & (rank > 0), -torch.inf)
 
     noise = _gumbel(settings[3:6], tokens)
-    best = (top + torch.where(greedy, 0.0, noise)).argmax(dim=1, keepdim=True)
-    return tokens.gather(1, best).squeeze(1)
+    drawn = tokens.gather(1, (top + noise).argmax(dim=1, keepdim=True))
+    return torch.where(greedy, first, drawn).squeeze(1)
 
 
 def _gumbel(key_and_position: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

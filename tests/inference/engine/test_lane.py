@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from inference.engine.lane import Event, Generation, Lane
+from inference.engine.manager import Manager
 from inference.engine.sampling import Sampling
 from inference.engine.turns import Turns
 from inference.engine.weights import Weights
@@ -123,3 +124,36 @@ def test_an_idle_lane_stops_at_once(weights):
         return thread
 
     assert not asyncio.run(stop()).is_alive()
+
+
+def test_a_step_touches_what_it_needs_and_not_the_whole_cache(weights, monkeypatch):
+    """By the memory that torch takes: an operation that first copies all of its source shows here."""
+    steps: list[list[int]] = []  # bytes of each piece of memory that a step took
+    real = Manager._generation_step
+
+    def watched(self):
+        with torch.profiler.profile(profile_memory=True) as seen:
+            real(self)
+        steps.append([event.nbytes() for event in memory_of(seen) if event.nbytes() > 0])
+
+    monkeypatch.setattr(Manager, "_generation_step", watched)
+
+    async def main(count):
+        steps.clear()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        async with lane_of(weights, cache_tokens=100_000) as lane:
+            lane.submit(greedy([[5, 6, 7, 8 + choice] for choice in range(count)], 4, events))
+            await collect(events, count)
+        return steps[-2:]  # every answer is in it, with one token a step
+
+    # Bytes of one layer's keys of one head.
+    a_head = 100_000 * weights.config.head_dim * 4
+    for count in (1, 8):  # both ways of attention
+        for taken in asyncio.run(main(count)):
+            assert taken, "the profiler saw nothing"
+            assert max(taken) < a_head / 20
+            assert sum(taken) < 400_000 * count
+
+
+def memory_of(seen):
+    return [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -82,26 +82,3 @@ def test_packed_weights_multiply_as_plain_ones():
     for shape in ((1, 96), (16, 96), (2, 33, 96)):
         rows = torch.randn(shape).bfloat16()
         assert torch.allclose(packed(rows), layer(rows), atol=0.02)
-
-
-def test_reading_a_few_keys_does_not_copy_the_whole_cache():
-    """A layer's keys do not lie together, and torch copies all of such a view to read from it."""
-    import time
-
-    import torch
-
-    from inference.engine.attention import _take
-
-    index = torch.arange(100, 200)
-
-    def best(places: int) -> float:
-        view = torch.randn(3, places, 64)[:, 10:]
-        assert torch.equal(_take(view, index), view[:, index])
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            _take(view, index)
-            times.append(time.perf_counter() - began)
-        return min(times)
-
-    assert best(200_000) < 20 * best(300)

@@ -35,6 +35,13 @@ def test_zero_is_greedy():
     assert set(draw([0.0, 0.1, 0.05], count=500, temperature=0.0).tolist()) == {1}
 
 
+def test_greedy_takes_the_first_of_equals():
+    """As argmax does, whatever else is in the batch: bf16 makes many equals."""
+    logits = [1.0, *[2.0] * 30, 1.5]
+    assert set(draw(logits, count=5, temperature=0.0).tolist()) == {1}
+    assert set(draw(logits, count=5, temperature=0.0, top_k=1).tolist()) == {1}
+
+
 def test_top_k_keeps_the_likeliest():
     assert set(draw([0.0, 1.0, 0.5, 0.9], count=500, top_k=2).tolist()) == {1, 3}
 
