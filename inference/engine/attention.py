@@ -3,9 +3,9 @@
 The library lays all requests end to end and masks what is not theirs, so that a step costs the square of the
 number of requests: with SmolLM2-135M on one core 84 ms at 16 requests and 159 at 32, against 62 and 98 here.
 Requests that decode, one token each, are padded into batches of similar length. From four on they are
-multiplied as batches of matrices (8 with 96 keys take 85 us a layer, torch's fused attention 123); of fewer the
-fused one has less to prepare (one request: 22 us in place of 46). Those that read their prompt are taken one by
-one by the fused one, too.
+multiplied as batches of matrices (8 with 96 keys take 85 us a layer, torch's fused attention 123); of fewer
+the fused one has less to prepare (one request: 22 us in place of 46). Those that read their prompt are taken
+one by one by the fused one, too.
 The keys stay in the library's paged cache, whose memory is read and written here alone: laid out head
 by head, as the matrices are wanted.
 """
@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The cache's memory. Head g's key of place p is row `g * stride + p` of its layer, its value `page` on."""
+    """The cache's memory. Head g's key of place p is row `g * stride + p` of a layer, its value `page` on."""
 
     layers: dict[int, Layer]
     heads: int  # G

@@ -143,7 +143,8 @@ def test_a_step_touches_what_it_needs_and_not_the_whole_cache(weights, monkeypat
         events: asyncio.Queue[Event] = asyncio.Queue()
         async with lane_of(weights, cache_tokens=100_000) as lane:
             lane.submit(greedy([[5, 6, 7, 8 + choice] for choice in range(count)], 4, events))
-            await collect(events, count)
+            _, errors = await collect(events, count)
+        assert not errors
         return steps[-2:]  # every answer is in it, with one token a step
 
     # Bytes of one layer's keys of one head.
