@@ -7,6 +7,7 @@ from feedback.pages import battle, chat, conversations, leaderboard, metrics, ra
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
     path("p/<slug:slug>/chat/ask", chat.ask, name="ask"),
+    path("p/<slug:slug>/chat/sampling", conversations.sampling, name="sampling"),
     path("p/<slug:slug>/chat/history", conversations.history, name="history"),
     path("p/<slug:slug>/chat/<uuid:conversation_id>/", chat.chat, name="conversation"),
     path(

@@ -261,6 +261,7 @@ def _record_question(request: HttpRequest, slug: str) -> Prompt:
         conversation=conversation,
         after=followed,
         instead_of=beside,
+        opted_out="opted_out" in request.POST,
     )
 
 

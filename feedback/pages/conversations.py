@@ -20,6 +20,7 @@ from feedback.services.conversations import (
     restore_conversation,
     show_branch,
 )
+from feedback.services.sources import opt_out_conversation
 from feedback.threads import conversation_for, turns_of
 from inference.models import Conversation
 from projects.access import project_for
@@ -78,6 +79,17 @@ def restore(request: HttpRequest, slug: str, conversation_id: UUID) -> HttpRespo
     project = project_for(request, slug)
     restore_conversation(project=project, owner=person(request), conversation_id=conversation_id)
     return _list(request, project, here=optional_uuid(request, "here"))
+
+
+@login_required
+@require_POST
+def sampling(request: HttpRequest, slug: str) -> HttpResponse:
+    """Whether raters may be shown answers of the conversation; of a new one its first question says it."""
+    project, user = project_for(request, slug), person(request)
+    if conversation_id := optional_uuid(request, "conversation"):
+        conversation = conversation_for(project, user, conversation_id)
+        opt_out_conversation(conversation=conversation, opted_out="opted_out" in request.POST)
+    return HttpResponse(status=204)
 
 
 @login_required

@@ -31,11 +31,12 @@ def ask(
     conversation: Conversation | None = None,
     after: Completion | None = None,
     instead_of: Prompt | None = None,
+    opted_out: bool = False,
 ) -> Prompt:
     """Record a question, in a new conversation when none is given, and show it last.
 
     It follows `after`, by default the answer that its owner sees last. With `instead_of` it is another branch
-    beside that question. What was said before comes along: the system prompt, and as many of the turns that
+    beside that question; a new conversation may be `opted_out` of sampling from its first word on. What was said before comes along: the system prompt, and as many of the turns that
     lead here as fit the context, without those whose answer failed. Raises Invalid for an empty or too long
     text.
     """
@@ -56,7 +57,9 @@ def ask(
         before = [*parent.prompt.messages, {"role": "assistant", "content": parent.text}]
         messages = fitting(before, room=room_for(project) - size_of(text))
     if conversation is None:
-        conversation = Conversation(project=project, owner=owner, title=title_of(text))
+        conversation = Conversation(
+            project=project, owner=owner, title=title_of(text), opted_out=opted_out
+        )
         conversation.save(force_insert=True)
     prompt, _ = record_prompt(
         project=project, messages=[*messages, question], conversation=conversation, parent=parent

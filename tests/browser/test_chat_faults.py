@@ -13,7 +13,8 @@ import pytest
 from django.db import transaction
 from playwright.sync_api import BrowserContext, Page, expect
 
-from inference.models import Completion, Prompt
+from feedback.models import Rating
+from inference.models import Completion, Conversation, Prompt
 from tests import services
 from tests.browser.cast import talk
 from tests.browser.wire import Wire
@@ -217,10 +218,13 @@ def test_without_a_session_it_says_so_and_keeps_what_is_written(
     expect(page.locator(".asked")).to_have_count(1)
     assert Prompt.objects.count() == 1
     page.get_by_role("button", name="Thumb up").click()
-    expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#unsent")).to_contain_text("What you said is kept here")
+    assert not Rating.objects.exists()
     sign_in(people.bob)  # in another tab
     page.evaluate("dispatchEvent(new Event('focus'))")
-    expect(page.get_by_text("You are signed out.")).to_be_hidden()
+    expect(page.locator("#signed-out")).to_be_hidden()
+    expect(page.get_by_text("What you said has arrived.")).to_be_visible()
+    assert Rating.objects.get().value == 1
     page.reload()
     expect(field).to_have_value("Do not lose this: say")
     field.press("Enter")
@@ -228,6 +232,52 @@ def test_without_a_session_it_says_so_and_keeps_what_is_written(
     expect(page.locator("[data-stream]")).to_have_count(0, timeout=WAIT_MS)
     page.reload()
     expect(field).to_have_value("")
+
+
+def test_thumbs_without_a_network_arrive_once_and_in_order(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    console.allow("ERR_INTERNET_DISCONNECTED")
+    sign_in(people.bob)
+    conversation, [first, second] = talk(people, "How long?", "Six minutes.", "Eight minutes.")
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/", wait_until="networkidle")
+    up, down = (page.get_by_role("button", name=f"Thumb {side}").last for side in ("up", "down"))
+    context.set_offline(True)
+    up.click()
+    expect(up).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#unsent")).to_contain_text("What you said is kept here")
+    down.click()  # the other one after all, before the first has arrived
+    expect(down).to_have_attribute("aria-pressed", "true")
+    expect(up).to_have_attribute("aria-pressed", "false")
+    page.close()
+    assert not Rating.objects.exists()
+    context.set_offline(False)
+    again = context.new_page()
+    again.goto("/p/kitchen/chat/")
+    again.wait_for_function("() => !Object.keys(localStorage).some((key) => key.includes('outbox'))")
+    rows = list(Rating.objects.order_by("id"))
+    assert [(row.value, row.completion_id, row.superseded is None) for row in rows] == [
+        (1, second.pk, False),
+        (-1, second.pk, True),
+    ]
+    assert rows[1].supersedes == rows[0]
+
+
+def test_a_conversation_is_kept_from_raters_and_shown_again(page: Page, people: Cast, sign_in: Any) -> None:
+    sign_in(people.bob)
+    page.goto("/p/kitchen/chat/")
+    private = page.get_by_role("checkbox", name="Keep from raters")
+    private.check()  # before its first word
+    page.get_by_label("Your message").fill("Do not tell: say")
+    page.keyboard.press("Enter")
+    expect(page.locator(".answer:not([data-stream])")).to_be_visible(timeout=WAIT_MS)
+    assert Conversation.objects.get().opted_out
+    page.reload()
+    expect(private).to_be_checked()
+    private.focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_text("may be shown to raters")).to_be_visible()
+    assert not Conversation.objects.get().opted_out
 
 
 def test_a_better_version_outlives_a_reload(page: Page, people: Cast, sign_in: Any) -> None:

@@ -59,6 +59,11 @@ def test_an_answer_can_be_stopped_and_its_text_is_kept(
     assert completion.text
 
 
+def arrived(page: Page) -> None:
+    """A thumb shows at once; its answer is busy until the server has it."""
+    expect(page.locator(".answer[aria-busy]")).to_have_count(0)
+
+
 def test_rates_by_keyboard(page: Page, people: Cast, sign_in: Any) -> None:
     [completion] = open_talk(page, people, sign_in)
     page.keyboard.press("+")
@@ -73,9 +78,11 @@ def test_rates_by_keyboard(page: Page, people: Cast, sign_in: Any) -> None:
     page.locator(".answer").focus()
     page.keyboard.press("-")
     expect(page.get_by_role("button", name="Thumb down")).to_have_attribute("aria-pressed", "true")
+    arrived(page)
     assert Rating.objects.usable().get().value == -1
     page.keyboard.press("u")
     expect(page.get_by_role("button", name="Thumb down")).to_have_attribute("aria-pressed", "false")
+    arrived(page)
     assert not Rating.objects.usable().exists()
     assert Rating.objects.count() == 3
     assert completion.ratings.count() == 3
@@ -95,6 +102,7 @@ def test_rates_by_pointer_and_a_double_click_is_one_rating(page: Page, people: C
     page.locator(".why summary").click()
     page.get_by_role("button", name="Take back").click()
     expect(page.get_by_role("button", name="Thumb up")).to_have_attribute("aria-pressed", "false")
+    arrived(page)
     assert not Rating.objects.usable().exists()
 
 

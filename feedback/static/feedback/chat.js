@@ -7,6 +7,7 @@ import { bind, isTyping } from "../projects/keys.js";
 import { toast } from "../projects/toast.js";
 import { follow } from "./follow.js";
 import "./history.js";
+import { keepThumbs } from "./thumbs.js";
 
 const turns = document.getElementById("turns");
 const composer = document.getElementById("composer");
@@ -18,6 +19,7 @@ const announce = document.getElementById("announce");
 const words = document.getElementById("chat-words").dataset;
 const LOOK_AGAIN_MS = 2000;
 const streams = new Map(); // answer id -> what follows it
+const thumbs = keepThumbs(turns, words, document.getElementById("unsent"));
 const isNarrow = matchMedia("(max-width: 48rem)");
 
 // --- Scrolling: the end is followed only while somebody is there --------------------------------------
@@ -161,6 +163,13 @@ document.addEventListener("conversation-closed", () => {
 });
 addEventListener("popstate", () => location.reload());
 
+// Whether raters may see it: what the box says is what the server has.
+document.getElementById("opted-out").addEventListener("htmx:afterRequest", (event) => {
+  const { elt: box, successful } = event.detail;
+  if (!successful) box.checked = !box.checked;
+  else toast(box.checked ? words.keptFrom : words.shownTo);
+});
+
 // --- Turns: what comes anew, and what goes with it ---------------------------------------------------
 let focused = null;
 document.addEventListener("htmx:beforeSwap", (event) => {
@@ -256,7 +265,9 @@ function prefer(side) {
   return Boolean(button);
 }
 function tick(event) {
-  const chip = current()?.querySelectorAll("[data-reasons] input[type=checkbox]")[Number(event.key) - 1];
+  const answer = current();
+  if (answer && thumbs.later(answer, () => tick(event))) return true; // its reasons are not here yet
+  const chip = answer?.querySelectorAll("[data-reasons] input[type=checkbox]")[Number(event.key) - 1];
   if (chip) chip.closest("details").open = true;
   chip?.click();
   return Boolean(chip);

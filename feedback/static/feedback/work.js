@@ -3,7 +3,7 @@
 
 import { bind, isTyping } from "../projects/keys.js";
 import { Outbox } from "../projects/outbox.js";
-import { ask as fetchAs, noteStatus } from "../projects/session.js";
+import { ask as fetchAs, csrfToken, noteStatus } from "../projects/session.js";
 import { refusal, toast } from "../projects/toast.js";
 import { answerer } from "./answers.js";
 
@@ -152,11 +152,9 @@ async function quietly(url, fields) {
 }
 
 // --- The server --------------------------------------------------------------------------------------
-// The token as it is now: after signing in again the one in the page is old.
 function signed(fields) {
   const body = new URLSearchParams(fields);
-  const cookie = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1];
-  body.set("csrfmiddlewaretoken", cookie ?? document.querySelector("[name=csrfmiddlewaretoken]").value);
+  body.set("csrfmiddlewaretoken", csrfToken() || document.querySelector("[name=csrfmiddlewaretoken]").value);
   return body;
 }
 

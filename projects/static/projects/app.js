@@ -56,3 +56,6 @@ document.addEventListener("htmx:beforeSwap", (event) => {
 document.addEventListener("htmx:sendError", (event) => {
   if (event.detail.requestConfig.verb !== "get") toast(offline(), { bad: true });
 });
+
+// On a phone the tabs are wider than the screen: the one we are on is in sight.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

@@ -8,6 +8,8 @@
 // post(entry) -> { done } when it arrived or was refused for good, { isSignedOut } or {} when it should be tried again.
 // onState("kept" | "signed-out" | "sent", waiting): what to tell; "sent" after something had to wait.
 
+import { uuid7 } from "./ids.js";
+
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
 
 export class Outbox {
@@ -28,7 +30,7 @@ export class Outbox {
 
   put(entry) {
     // The clock first, so that they go out in the order in which they were said.
-    const key = `${this.prefix}${String(Date.now()).padStart(15, "0")}:${crypto.randomUUID()}`;
+    const key = `${this.prefix}${String(Date.now()).padStart(15, "0")}:${uuid7()}`;
     this.memory.set(key, entry);
     try { localStorage.setItem(key, JSON.stringify(entry)); } catch { /* full or forbidden: this tab still has it */ }
     return this.send();

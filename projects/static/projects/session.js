@@ -42,7 +42,7 @@ addEventListener("focus", look);
 document.addEventListener("htmx:beforeSwap", (event) => noteStatus(event.detail.xhr.status));
 
 // The token as it is now: signing in again changes it, and the one in the page is old.
+export const csrfToken = () => document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1] ?? "";
 document.addEventListener("htmx:configRequest", (event) => {
-  const cookie = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1];
-  if (cookie) event.detail.headers["X-CSRFToken"] = cookie;
+  if (csrfToken()) event.detail.headers["X-CSRFToken"] = csrfToken();
 });
