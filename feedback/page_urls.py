@@ -2,7 +2,18 @@
 
 from django.urls import path
 
-from feedback.pages import battle, chat, conversations, leaderboard, metrics, raters, work, workbench
+from feedback.pages import (
+    battle,
+    chat,
+    conversations,
+    imports,
+    leaderboard,
+    metrics,
+    raters,
+    tasks,
+    work,
+    workbench,
+)
 
 urlpatterns = [
     path("p/<slug:slug>/chat/", chat.chat, name="chat"),
@@ -40,6 +51,11 @@ urlpatterns = [
     path("p/<slug:slug>/work/<uuid:assignment_id>/draft", work.draft, name="draft_task"),
     path("p/<slug:slug>/work/<uuid:assignment_id>/renew", work.renew, name="renew_task"),
     path("p/<slug:slug>/work/<uuid:assignment_id>/skip", work.skip, name="skip_task"),
+    path("p/<slug:slug>/prompts/import", imports.import_prompts, name="import_prompts"),
+    path("p/<slug:slug>/tasks/", tasks.tasks, name="tasks"),
+    path("p/<slug:slug>/tasks/make", tasks.make, name="make_tasks"),
+    path("p/<slug:slug>/tasks/<uuid:task_id>/", tasks.task, name="task"),
+    path("p/<slug:slug>/tasks/<uuid:task_id>/act", tasks.act_on_task, name="act_on_task"),
     path("p/<slug:slug>/metrics/", metrics.metrics, name="metrics"),
     path("p/<slug:slug>/raters/", raters.raters, name="raters"),
     path("p/<slug:slug>/raters/<int:user_id>/", raters.rater, name="rater"),

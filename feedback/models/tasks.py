@@ -148,6 +148,9 @@ class Task(models.Model):
                 fields=["project", "outcome", "agreement"], condition=~Q(outcome=""), name="task_by_outcome"
             ),
             models.Index(fields=["project", "is_open", "kind"], name="task_counts"),
+            # The managers' list, and the gold that a claim may slip in.
+            models.Index(fields=["project", "-id"], name="task_by_time"),
+            models.Index(fields=["project", "-id"], condition=Q(gold__isnull=False), name="task_gold"),
         ]
 
     def __str__(self) -> str:

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 from feedback.forms import person
 from feedback.models import Agreement, RaterEvent, Standing
 from feedback.services.raters import quarantine_rater, restore_rater, set_weight, watch_rater
+from feedback.services.workbench import workbench_of
 from projects.access import project_for
 from projects.errors import Invalid, Problem
 from projects.models import Membership
@@ -40,6 +41,7 @@ def raters(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "project": project,
         "standings": sorted(standings, key=lambda one: (order[one.status], one.user.username)),
+        "asks_gold": workbench_of(project).qualification_tasks > 0,
         "agreements": Agreement.objects.filter(project=project),
     }
     return render(request, "feedback/raters.html", context)

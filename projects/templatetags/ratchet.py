@@ -164,6 +164,10 @@ def guard_label(name: str) -> str:
     }
     return labels.get(name, name)
 
+def item(table: object, key: object) -> object:
+    """`table[key]`, or nothing."""
+    return table.get(key) if isinstance(table, dict) else None
+
 
 @register.filter
 def words(key: str) -> str:

@@ -1,0 +1,196 @@
+"""Tasks, for managers: what is asked, how far it is, and what to do about one; and gold, whose answer is known."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext, ngettext
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback.forms import as_uuid, person
+from feedback.models import Assignment, Task
+from feedback.services import desk
+from feedback.worksheet import Worksheet
+from projects.access import project_for
+from projects.errors import Invalid, Problem
+from projects.models import Membership, Project
+from projects.services import Actor
+
+PAGE = 50
+COUNTED = 10_000  # as far as the heads of the list count
+STATES: dict[str, Q] = {
+    "waiting": Q(is_open=True, held=0, done=0, gold__isnull=True),
+    "running": Q(is_open=True, gold__isnull=True) & (Q(held__gt=0) | Q(done__gt=0)),
+    "complete": Q(is_open=False, done__gt=0, gold__isnull=True),
+    "withdrawn": Q(is_open=False, done=0),
+    "disputed": Q(outcome=Task.Outcome.DISPUTED),
+    "gold": Q(gold__isnull=False),
+}
+
+
+@login_required
+@never_cache
+@require_GET
+def tasks(request: HttpRequest, slug: str) -> HttpResponse:
+    """Newest first, by `?kind=`, `?source=` and `?state=`; `?before=` is the id of the last one shown."""
+    project = _project(request, slug)
+    chosen = {name: request.GET.get(name, "") for name in ("kind", "source", "state")}
+    found = _found(project, chosen, request.GET.get("before", ""))
+    rows = list(found.select_related("prompt")[: PAGE + 1])
+    shown = rows[:PAGE]
+    context = {
+        "project": project,
+        "tasks": shown,
+        "gold": desk.gold_results([task for task in shown if task.gold is not None]),
+        "chosen": chosen,
+        "kinds": Task.Kind.choices,
+        "sources": Task.Source.choices,
+        "states": state_labels(),
+        "progress": desk.progress_of(project, COUNTED) if not request.GET.get("before") else None,
+        "counted": COUNTED,
+        "next": shown[-1].pk if len(rows) > PAGE else None,
+        "most": desk.MOST_AT_ONCE,
+    }
+    return render(request, "feedback/tasks.html", context)
+
+
+@login_required
+@require_POST
+def make(request: HttpRequest, slug: str) -> HttpResponse:
+    """A batch from prompts that have answers, or one gold question from three texts."""
+    project = _project(request, slug)
+    actor = Actor(user=person(request))
+    try:
+        if request.POST.get("what") == "gold":
+            texts = {name: request.POST.get(name, "") for name in ("question", "best", "worse")}
+            task = desk.write_gold(project=project, actor=actor, **texts)
+            messages.success(request, gettext("The gold question is there. Raters meet it unmarked."))
+            return redirect("task", slug=project.slug, task_id=task.pk)
+        made = desk.make_tasks(
+            project=project,
+            kind=request.POST.get("kind", ""),
+            count=_number(request, "count"),
+            tag=request.POST.get("tag", "").strip(),
+            overlap=_number(request, "overlap") if request.POST.get("overlap") else None,
+            actor=actor,
+        )
+        said = ngettext("%(n)d task waits for raters now.", "%(n)d tasks wait for raters now.", made)
+        messages.success(request, said % {"n": made})
+    except Problem as problem:
+        messages.error(request, problem.message)
+    return redirect("tasks", slug=project.slug)
+
+
+@login_required
+@never_cache
+@require_GET
+def task(request: HttpRequest, slug: str, task_id: UUID) -> HttpResponse:
+    """One task: the question, the answers, who has answered, and what is known."""
+    project = _project(request, slug)
+    found = desk.task_for(project=project, task_id=task_id)
+    answers = list(found.completions.order_by("pk"))
+    # As a rater sees it, in an order of its own.
+    sheet = Worksheet.of(Assignment(task=found, project=project, shown=[str(one.pk) for one in answers]))
+    context = {
+        "project": project,
+        "task": found,
+        "sheet": sheet,
+        "answers": [
+            {"sheet": one, "answer": answer, "is_best": str(answer.pk) in (found.gold or {}).get("best", [])}
+            for one, answer in zip(sheet.sheets, answers, strict=True)
+        ],
+        "assignments": found.assignments.select_related("rater").order_by("-id")[:200],
+        "result": desk.gold_results([found]).get(found.pk) if found.gold is not None else None,
+        "known": found.gold or {},
+        "contains": "\n".join((found.gold or {}).get("contains", [])),
+    }
+    return render(request, "feedback/task.html", context)
+
+
+@login_required
+@require_POST
+def act_on_task(request: HttpRequest, slug: str, task_id: UUID) -> HttpResponse:
+    """Withdraw it, ask one more rater, free its places, or say its known answer."""
+    project = _project(request, slug)
+    found = desk.task_for(project=project, task_id=task_id)
+    actor = Actor(user=person(request))
+    action = request.POST.get("action", "")
+    try:
+        if action == "withdraw":
+            desk.withdraw_task(task=found, actor=actor)
+            messages.success(request, gettext("Withdrawn: nobody is asked any more. What was said stays."))
+        elif action == "another":
+            desk.ask_another(task=found, actor=actor)
+            messages.success(request, gettext("One more rater is asked, before the rest."))
+        elif action == "release":
+            count = desk.release_places(task=found, actor=actor)
+            said = ngettext("%(n)d place is free again.", "%(n)d places are free again.", count)
+            messages.success(request, said % {"n": count})
+        elif action == "gold":
+            desk.set_gold(task=found, gold=_gold(request, found), actor=actor)
+            messages.success(request, gettext("Its answer is known now. Raters meet it unmarked."))
+        else:
+            raise Invalid(gettext("There is no such action."), param="action")
+    except Problem as problem:
+        messages.error(request, problem.message)
+    return redirect("task", slug=project.slug, task_id=task_id)
+
+
+def state_labels() -> list[tuple[str, str]]:
+    return [
+        ("waiting", gettext("waiting")),
+        ("running", gettext("under way")),
+        ("complete", gettext("complete")),
+        ("disputed", gettext("waits for a reviewer")),
+        ("withdrawn", gettext("withdrawn")),
+        ("gold", gettext("gold")),
+    ]
+
+
+def _found(project: Project, chosen: dict[str, str], before: str) -> QuerySet[Task]:
+    """Raises Invalid for a filter that there is not."""
+    found = Task.objects.filter(project=project).order_by("-id")
+    for name, known in (("kind", Task.Kind.values), ("source", Task.Source.values)):
+        if chosen[name]:
+            if chosen[name] not in known:
+                raise Invalid(gettext("There is no such filter."), param=name)
+            found = found.filter(**{name: chosen[name]})
+    if chosen["state"]:
+        if chosen["state"] not in STATES:
+            raise Invalid(gettext("There is no such filter."), param="state")
+        found = found.filter(STATES[chosen["state"]])
+    return found.filter(pk__lt=as_uuid(before, "before")) if before else found
+
+
+def _gold(request: HttpRequest, task: Task) -> dict[str, Any]:
+    """The known answer out of the form's fields; services/gold.py checks it."""
+    if task.kind == Task.Kind.COMPARE:
+        if "all_bad" in request.POST:
+            return {"all_bad": True}
+        return {"best": request.POST.getlist("best")}
+    if task.kind == Task.Kind.CORRECT:
+        lines = request.POST.get("contains", "").splitlines()
+        return {"contains": [line.strip() for line in lines if line.strip()]}
+    values = {
+        aspect.key: [int(value) for value in request.POST.getlist(f"value-{aspect.key}")]
+        for aspect in task.project.rating_form.aspects
+    }
+    return {"ratings": {key: chosen for key, chosen in values.items() if chosen}}
+
+
+def _number(request: HttpRequest, name: str) -> int:
+    text = request.POST.get(name, "")
+    if not (text.isascii() and text.isdecimal() and len(text) < 8):
+        raise Invalid(gettext("%(name)s must be a number.") % {"name": name}, param=name)
+    return int(text)
+
+
+def _project(request: HttpRequest, slug: str) -> Project:
+    return project_for(request, slug, Membership.Role.MANAGER)
