@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 
 from django.http import HttpRequest
 from django.utils import timezone
@@ -16,7 +17,7 @@ FRESH = timedelta(minutes=2)
 
 def engine(request: HttpRequest) -> dict[str, Callable[[], bool]]:
     """`engine_is_down`, looked up only where a template asks."""
-    return {"engine_is_down": engine_is_down}
+    return {"engine_is_down": cache(engine_is_down)}
 
 
 def engine_is_down() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from django.http import HttpRequest
@@ -17,9 +18,12 @@ def navigation(request: HttpRequest) -> dict[str, Any]:
         return {}
     slug = request.resolver_match.kwargs.get("slug") if request.resolver_match else None
 
+    # A template calls them wherever their names stand: once is enough.
+    @cache
     def project() -> Project | None:
         return projects_of(user).filter(slug=slug).first() if slug else None
 
+    @cache
     def role() -> str | None:
         found = project()
         return role_in(user, found) if found else None

@@ -1,8 +1,8 @@
-"""Prompts from a file that a manager chooses: what came of it, and each line that was refused, with its reason."""
+"""Prompts from a file that a manager chooses: what came of it, and why which lines were refused."""
 
 from __future__ import annotations
 
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
@@ -39,7 +39,7 @@ def import_prompts(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "feedback/import_prompts.html", context)
 
 
-def _take(project: Project, file: UploadedFile | None) -> PromptImport:
+def _take(project: Project, file: UploadedFile[Any] | None) -> PromptImport:
     """Raises Invalid, TooLarge."""
     if file is None or not file.size:
         raise Invalid(gettext("Choose a file that is not empty."), param="file")
@@ -53,11 +53,12 @@ def _take(project: Project, file: UploadedFile | None) -> PromptImport:
         raise Invalid(gettext("The name of the file must end in .csv or .jsonl."), param="file")
     # An uploaded file reads as any other.
     opened = cast(IO[bytes], file)
-    entries = from_csv(opened) if form == "csv" else from_lines(read_lines(opened, limit=settings.MAX_BODY_BYTES))
+    entries = (
+        from_csv(opened) if form == "csv" else from_lines(read_lines(opened, limit=settings.MAX_BODY_BYTES))
+    )
     done = PromptImport(project)
     for _ in done.run(entries):
         pass
     if not done.total:
         raise Invalid(gettext("There is no line in the file."), param="file")
     return done
-

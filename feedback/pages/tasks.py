@@ -1,4 +1,4 @@
-"""Tasks, for managers: what is asked, how far it is, and what to do about one; and gold, whose answer is known."""
+"""Tasks, for managers: what is asked, how far it is, what to do about one; and gold, its answer known."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ def ask(
     """Record a question, in a new conversation when none is given, and show it last.
 
     It follows `after`, by default the answer that its owner sees last. With `instead_of` it is another branch
-    beside that question; a new conversation may be `opted_out` of sampling from its first word on. What was said before comes along: the system prompt, and as many of the turns that
-    lead here as fit the context, without those whose answer failed. Raises Invalid for an empty or too long
-    text.
+    beside that question; a new conversation may be `opted_out` of sampling from its first word on. What was
+    said before comes along: the system prompt, and as many of the turns that lead here as fit the context,
+    without those whose answer failed. Raises Invalid for an empty or too long text.
     """
     text = text.replace("\r\n", "\n").strip()
     if not is_visible(text):
@@ -57,9 +57,7 @@ def ask(
         before = [*parent.prompt.messages, {"role": "assistant", "content": parent.text}]
         messages = fitting(before, room=room_for(project) - size_of(text))
     if conversation is None:
-        conversation = Conversation(
-            project=project, owner=owner, title=title_of(text), opted_out=opted_out
-        )
+        conversation = Conversation(project=project, owner=owner, title=title_of(text), opted_out=opted_out)
         conversation.save(force_insert=True)
     prompt, _ = record_prompt(
         project=project, messages=[*messages, question], conversation=conversation, parent=parent

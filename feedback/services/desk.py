@@ -40,7 +40,7 @@ def make_tasks(
 ) -> int:
     """Tasks of `kind` for the newest training prompts that have the answers and were not asked so yet.
 
-    Compare takes the two newest answers that differ, rate and correct the newest one. `tag` keeps prompts that
+    Compare takes the two newest answers that differ, rate and correct the newest one. `tag` keeps those that
     carry it. Prompts of conversations are left out: they are their owners' own. Returns how many are new.
     Raises Invalid, NothingToAsk.
     """
@@ -87,7 +87,7 @@ def make_tasks(
 
 @transaction.atomic
 def withdraw_task(*, task: Task, actor: Actor) -> Task:
-    """No more raters for it; what was said stays. Who holds it just now is told that it is no longer theirs."""
+    """No more raters for it; what was said stays. Who holds it just now is told that it is gone."""
     task = locked_task(task.pk)
     _lapse(task)
     # Complete with those who answered, so that nothing opens its other places again.
@@ -126,7 +126,7 @@ def release_places(*, task: Task, actor: Actor) -> int:
 
 @transaction.atomic
 def set_gold(*, task: Task, gold: dict[str, Any], actor: Actor) -> Task:
-    """Say the known answer of a task (services/gold.py): it leaves the line and is slipped in for every rater.
+    """Say the known answer of a task (services/gold.py): it leaves the line and is slipped in for all.
 
     Raises Invalid, and Conflict where raters have answered it as an ordinary question: their labels count.
     """
@@ -172,7 +172,11 @@ def write_gold(*, project: Project, question: str, best: str, worse: str, actor:
 
 def task_for(*, project: Project, task_id: UUID) -> Task:
     """Raises NotFound."""
-    task = Task.objects.select_related("project", "prompt", "only_for").filter(project=project, pk=task_id).first()
+    task = (
+        Task.objects.select_related("project", "prompt", "only_for")
+        .filter(project=project, pk=task_id)
+        .first()
+    )
     if task is None:
         raise NotFound("There is no such task in this project.", param="task")
     return task
@@ -249,6 +253,4 @@ def _fresh(task: Task) -> Task:
 
 
 def _audit(task: Task, actor: Actor, action: str, **detail: Any) -> None:
-    record_audit(
-        project=task.project, actor=actor, action=action, subject=f"task:{task.pk}", detail=detail
-    )
+    record_audit(project=task.project, actor=actor, action=action, subject=f"task:{task.pk}", detail=detail)

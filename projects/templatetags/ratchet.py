@@ -164,6 +164,8 @@ def guard_label(name: str) -> str:
     }
     return labels.get(name, name)
 
+
+@register.filter
 def item(table: object, key: object) -> object:
     """`table[key]`, or nothing."""
     return table.get(key) if isinstance(table, dict) else None

@@ -239,7 +239,7 @@ def test_thumbs_without_a_network_arrive_once_and_in_order(
 ) -> None:
     console.allow("ERR_INTERNET_DISCONNECTED")
     sign_in(people.bob)
-    conversation, [first, second] = talk(people, "How long?", "Six minutes.", "Eight minutes.")
+    conversation, [_, second] = talk(people, "How long?", "Six minutes.", "Eight minutes.")
     page.goto(f"/p/kitchen/chat/{conversation.pk}/", wait_until="networkidle")
     up, down = (page.get_by_role("button", name=f"Thumb {side}").last for side in ("up", "down"))
     context.set_offline(True)

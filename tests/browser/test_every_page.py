@@ -19,6 +19,8 @@ PATHS = [
     "/p/kitchen/work/",
     "/p/kitchen/battle/",
     "/p/kitchen/leaderboard/",
+    "/p/kitchen/tasks/",
+    "/p/kitchen/prompts/import",
     "/p/kitchen/raters/",
     "/p/kitchen/workbench/",
     "/p/kitchen/metrics/?window=1h",
