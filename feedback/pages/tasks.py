@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -15,15 +16,18 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback.forms import as_uuid, person
-from feedback.models import Assignment, Task
+from feedback.models import Assignment, SampleRequest, Task
 from feedback.services import desk
+from feedback.services.samples import cancel_samples, request_samples
 from feedback.worksheet import Worksheet
+from inference.models import Version
 from projects.access import project_for
-from projects.errors import Invalid, Problem
+from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.services import Actor
 
 PAGE = 50
+REQUESTS, VERSIONS = 5, 12  # the newest
 COUNTED = 10_000  # as far as the heads of the list count
 STATES: dict[str, Q] = {
     "waiting": Q(is_open=True, held=0, done=0, gold__isnull=True),
@@ -57,6 +61,10 @@ def tasks(request: HttpRequest, slug: str) -> HttpResponse:
         "counted": COUNTED,
         "next": shown[-1].pk if len(rows) > PAGE else None,
         "most": desk.MOST_AT_ONCE,
+        "requests": SampleRequest.objects.filter(project=project)[:REQUESTS],
+        "versions": project.versions.select_related("project").filter(
+            status=Version.Status.AVAILABLE, kind__in=(Version.Kind.BASE, Version.Kind.ADAPTER)
+        )[:VERSIONS],
     }
     return render(request, "feedback/tasks.html", context)
 
@@ -64,28 +72,72 @@ def tasks(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_POST
 def make(request: HttpRequest, slug: str) -> HttpResponse:
-    """A batch from prompts that have answers, or one gold question from three texts."""
+    """A batch from prompts with answers, a gold question, or answers of versions that become comparisons."""
     project = _project(request, slug)
-    actor = Actor(user=person(request))
+    maker = MAKERS.get(request.POST.get("what", ""))
+    if maker is None:
+        raise Invalid(gettext("There is no such action."), param="what")
     try:
-        if request.POST.get("what") == "gold":
-            texts = {name: request.POST.get(name, "") for name in ("question", "best", "worse")}
-            task = desk.write_gold(project=project, actor=actor, **texts)
-            messages.success(request, gettext("The gold question is there. Raters meet it unmarked."))
-            return redirect("task", slug=project.slug, task_id=task.pk)
-        made = desk.make_tasks(
-            project=project,
-            kind=request.POST.get("kind", ""),
-            count=_number(request, "count"),
-            tag=request.POST.get("tag", "").strip(),
-            overlap=_number(request, "overlap") if request.POST.get("overlap") else None,
-            actor=actor,
-        )
-        said = ngettext("%(n)d task waits for raters now.", "%(n)d tasks wait for raters now.", made)
-        messages.success(request, said % {"n": made})
+        messages.success(request, maker(request, project, Actor(user=person(request))))
     except Problem as problem:
         messages.error(request, problem.message)
     return redirect("tasks", slug=project.slug)
+
+
+def _batch(request: HttpRequest, project: Project, actor: Actor) -> str:
+    made = desk.make_tasks(
+        project=project,
+        kind=request.POST.get("kind", ""),
+        count=_number(request, "count"),
+        tag=request.POST.get("tag", "").strip(),
+        overlap=_optional_number(request, "overlap"),
+        actor=actor,
+    )
+    said = ngettext("%(n)d task waits for raters now.", "%(n)d tasks wait for raters now.", made)
+    return said % {"n": made}
+
+
+def _written_gold(request: HttpRequest, project: Project, actor: Actor) -> str:
+    texts = {name: request.POST.get(name, "") for name in ("question", "best", "worse")}
+    desk.write_gold(project=project, actor=actor, **texts)
+    return gettext("The gold question is there. Raters meet it unmarked.")
+
+
+def _samples(request: HttpRequest, project: Project, actor: Actor) -> str:
+    numbers = [int(one) for one in request.POST.getlist("version") if one.isascii() and one.isdecimal()]
+    tag = request.POST.get("tag", "").strip()
+    asked = request_samples(
+        project=project,
+        versions=list(project.versions.select_related("project").filter(number__in=numbers)),
+        samples=_number(request, "samples"),
+        tags=[tag] if tag else [],
+        limit=_number(request, "count"),
+        overlap=_optional_number(request, "overlap"),
+        actor=actor,
+    )
+    said = ngettext(
+        "%(n)d prompt is being answered; comparisons come as answers do.",
+        "%(n)d prompts are being answered; comparisons come as answers do.",
+        asked.prompts,
+    )
+    return said % {"n": asked.prompts}
+
+
+def _no_more_samples(request: HttpRequest, project: Project, actor: Actor) -> str:
+    wanted = as_uuid(request.POST.get("request", ""), "request")
+    asked = SampleRequest.objects.filter(project=project, pk=wanted).first()
+    if asked is None:
+        raise NotFound(gettext("There is no such request in this project."))
+    cancel_samples(request=asked, actor=actor)
+    return gettext("No more answers are made. Comparisons that are there stay.")
+
+
+MAKERS: dict[str, Callable[[HttpRequest, Project, Actor], str]] = {
+    "batch": _batch,
+    "gold": _written_gold,
+    "samples": _samples,
+    "cancel": _no_more_samples,
+}
 
 
 @login_required
@@ -183,6 +235,10 @@ def _gold(request: HttpRequest, task: Task) -> dict[str, Any]:
         for aspect in task.project.rating_form.aspects
     }
     return {"ratings": {key: chosen for key, chosen in values.items() if chosen}}
+
+
+def _optional_number(request: HttpRequest, name: str) -> int | None:
+    return _number(request, name) if request.POST.get(name) else None
 
 
 def _number(request: HttpRequest, name: str) -> int:

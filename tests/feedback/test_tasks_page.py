@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from feedback.errors import LeaseLost
-from feedback.models import Assignment, Preference, Task
+from feedback.models import Assignment, Preference, SampleRequest, Task
 from feedback.services.answers import answer_task
 from feedback.services.queue import claim_task, undo_last
 from feedback.services.tasks import create_task
@@ -46,7 +46,10 @@ def test_managers_alone_see_their_own_projects_tasks(cast: Cast) -> None:
         assert cast.client.get(f"{URL}{task.pk}/").status_code == status
         if status == 404:
             assert cast.client.post(f"{URL}{task.pk}/act", {"action": "withdraw"}).status_code == 404
-            assert cast.client.post(f"{URL}make", {"kind": "rate", "count": "1"}).status_code == 404
+            assert (
+                cast.client.post(f"{URL}make", {"what": "batch", "kind": "rate", "count": "1"}).status_code
+                == 404
+            )
     cast.client.force_login(cast.eve)
     assert cast.client.get(f"/p/garden/tasks/{task.pk}/").status_code == 404
     task.refresh_from_db()
@@ -75,7 +78,7 @@ def test_a_batch_asks_each_prompt_once(manager: Cast) -> None:
     manager.answered_prompt("Only one answer?", ["One."])
     manager.answered_prompt("Twice the same?", ["Same.", "Same."])
     Prompt.objects.filter(pk=wanted[0].pk).update(tags=["eggs"])
-    url, body = f"{URL}make", {"kind": "compare", "count": "10", "overlap": "3"}
+    url, body = f"{URL}make", {"what": "batch", "kind": "compare", "count": "10", "overlap": "3"}
     tagged = manager.client.post(url, {**body, "tag": "eggs"}, follow=True)
     assert "1 task waits" in tagged.content.decode()
     assert Task.objects.get().prompt == wanted[0]
@@ -190,3 +193,22 @@ def test_a_gold_question_out_of_three_texts(manager: Cast) -> None:
     best = task.completions.get(text="Four.")
     assert task.gold == {"best": [str(best.pk)], "all_bad": False}
     assert task.source == Task.Source.GOLD
+
+
+def test_versions_answer_prompts_until_they_are_stopped(manager: Cast) -> None:
+    prompt = manager.prompt("How long?")
+    url, body = f"{URL}make", {"what": "samples", "version": ["1"], "samples": "1", "count": "5"}
+    assert "needs two to 8 answers" in manager.client.post(url, body, follow=True).content.decode()
+    assert not SampleRequest.objects.exists()
+    assert (
+        "1 prompt is being"
+        in manager.client.post(url, {**body, "samples": "2"}, follow=True).content.decode()
+    )
+    asked = SampleRequest.objects.get()
+    assert (asked.versions, asked.samples, asked.prompts) == ([1], 2, 1)
+    assert not prompt.completions.exists()  # the schedule has them made
+    stop = {"what": "cancel", "request": str(asked.pk)}
+    assert "No more answers" in manager.client.post(url, stop, follow=True).content.decode()
+    asked.refresh_from_db()
+    assert asked.status == SampleRequest.Status.CANCELLED
+    assert manager.client.post(url, {"what": "everything"}).status_code == 422
