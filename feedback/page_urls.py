@@ -61,6 +61,7 @@ urlpatterns = [
     path("p/<slug:slug>/raters/<int:user_id>/", raters.rater, name="rater"),
     path("p/<slug:slug>/raters/<int:user_id>/judge", raters.judge_rater, name="judge_rater"),
     path("p/<slug:slug>/workbench/", workbench.workbench, name="workbench"),
+    path("p/<slug:slug>/workbench/preview", workbench.preview_form, name="preview_form"),
     path("p/<slug:slug>/leaderboard/", leaderboard.leaderboard, name="leaderboard"),
     path("p/<slug:slug>/battle/", battle.start, name="battle"),
     path("p/<slug:slug>/battle/ask", battle.ask, name="battle_ask"),
