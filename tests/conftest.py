@@ -18,6 +18,8 @@ from asgiref.sync import SyncToAsync
 from tests import services
 
 ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ("browser", "conformance", "inference/engine", "training/recipes")
+NOT_FAST = ("unit", "slow", "model", "browser")
 BACKEND = services.prepare_environment()
 # Under VAR_DIR, whatever the shell says: what tests register must not lie among the versions of `make up`.
 os.environ["ARTIFACTS_DIR"] = f"{os.environ['VAR_DIR']}/artifacts"
@@ -54,6 +56,16 @@ pytest_plugins = ["tests.cast"]  # ada, bob, carol and eve
 
 def pytest_report_header() -> str:
     return f"backend: {BACKEND}, engine: {'vLLM' if IS_VLLM else 'ours'}"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast suite does not read these folders (see the Makefile): a fast test there would never run."""
+    heavy = [ROOT / "tests" / name for name in HEAVY]
+    for item in items:
+        is_heavy = any(item.path.is_relative_to(folder) for folder in heavy)
+        if is_heavy and not any(item.get_closest_marker(name) for name in NOT_FAST):
+            raise pytest.UsageError(f"{item.nodeid} is fast, and lies where the fast suite does not look")
 
 
 def pytest_unconfigure() -> None:

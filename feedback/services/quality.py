@@ -25,7 +25,6 @@ from uuid import UUID
 
 from django.db.models import F, Max, OuterRef, Q, Subquery
 from django.utils import timezone
-from scipy.stats import binomtest
 
 from feedback.models import Assignment, RaterEvent, Standing, Task, Workbench
 from feedback.services.raters import watch_rater
@@ -142,8 +141,15 @@ def _left(said: list[Said]) -> dict[str, Any]:
         "n": len(left),
         "left": sum(left),
         "share": sum(left) / len(left) if left else None,
-        "p": float(binomtest(sum(left), len(left), 0.5).pvalue) if left else None,
+        "p": _chance(left, 0.5) if left else None,
     }
+
+
+def _chance(hits: list[bool], share: float) -> float:
+    """How likely chance alone, of this share, gives so many hits or a rarer number (two-sided, exact)."""
+    from scipy.stats import binomtest  # half a second, which each process that starts would pay
+
+    return float(binomtest(sum(hits), len(hits), share).pvalue)
 
 
 def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
@@ -165,7 +171,7 @@ def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
         "newest": sum(mine),
         "share": sum(mine) / len(mine) if mine else None,
         "others": share,
-        "p": float(binomtest(sum(mine), len(mine), share).pvalue) if mine and share is not None else None,
+        "p": _chance(mine, share) if mine and share is not None else None,
     }
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 PROMOTE, REJECT, INSUFFICIENT = "promote", "reject", "insufficient"
 RESAMPLES = 10_000
@@ -104,7 +104,7 @@ def _half_width_by_rater(
     if raters < MIN_RATERS:
         return None
     variance = raters / (raters - 1) * sum(pull * pull for pull in pulls.values())
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, raters - 1) * math.sqrt(variance))
+    return float(special.stdtrit(raters - 1, (1 + CONFIDENCE) / 2) * math.sqrt(variance))
 
 
 def length_controlled(
@@ -151,6 +151,8 @@ def _by_prompt(votes: Mapping[str, Sequence[float]], seed: int) -> WinRate:
         slack = 1 - ((1 - CONFIDENCE) / 2) ** (1 / n) if rate in (0.0, 1.0) else 0.0
         low, high = (rate - slack, rate) if rate == 1.0 else (rate, rate + slack)
         return WinRate(n, rate, max(0.0, low), min(1.0, high), 0.0)
+    from scipy import stats  # half a second, which each process that starts would pay
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         interval = stats.bootstrap(
