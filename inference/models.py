@@ -158,6 +158,8 @@ class Completion(models.Model):
     created = models.DateTimeField(default=timezone.now, editable=False)
     # While it runs: the last sign of the process that makes it, which then writes down the text so far too.
     touched = models.DateTimeField(default=timezone.now, editable=False)
+    # Another process was asked to stop it; the one that makes it looks here.
+    stop_asked = models.BooleanField(default=False, editable=False)
     finished = models.DateTimeField(null=True, blank=True)
 
     objects = CompletionQuerySet.as_manager()
@@ -168,6 +170,9 @@ class Completion(models.Model):
             models.Index(fields=["prompt", "version"], name="completion_of_prompt"),
             models.Index(fields=["project", "-created"], name="completion_by_time"),
             models.Index(fields=["touched"], condition=Q(state="running"), name="completion_running"),
+            models.Index(
+                fields=["id"], condition=Q(state="running", stop_asked=True), name="completion_to_stop"
+            ),
             models.Index(
                 fields=["project", "finished"], condition=Q(state="finished"), name="completion_ended"
             ),

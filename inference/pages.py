@@ -26,10 +26,11 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from inference.generation import Delta, Generation
 from inference.models import Completion
 from inference.relay import hub
+from inference.services.completions import ask_to_stop
 from inference.sse import EventStream
 from projects.access import project_for
 from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
-from projects.offload import in_database
+from projects.offload import in_database, write_to_database
 
 SIGN_OF_LIFE_SECONDS = 15.0
 # A browser whose connection broke tries again after so many milliseconds; its own default is three seconds.
@@ -38,9 +39,17 @@ HERE = b": here\nretry: 1000\n\n"
 LOOK_AGAIN_SECONDS = 1.0
 
 
-class MadeElsewhere(Conflict):
-    code = "made_elsewhere"
-    message = "No answer is being made here: another server process has it, or it broke off. Ask again."
+# How long a stop waits for the process that makes the answer, which looks every half second.
+STOP_SECONDS = 10.0
+STOP_LOOK_SECONDS = 0.2
+
+
+class NotStoppedYet(Conflict):
+    code = "not_stopped_yet"
+    message = (
+        "The server process that makes this answer was told to stop it and has not yet. When that process "
+        "is gone, the answer is closed within a minute."
+    )
 
 
 class MethodNotAllowed(Problem):
@@ -75,8 +84,20 @@ async def stop(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> Htt
         await asyncio.wait([generation.task])
         completion = await in_database(_find, request, slug, completion_id)
     elif completion.state == Completion.State.RUNNING:
-        raise MadeElsewhere()
+        completion = await _stop_elsewhere(completion)
     return JsonResponse({"state": completion.state, "text": completion.text})
+
+
+async def _stop_elsewhere(completion: Completion) -> Completion:
+    """Have another process stop it, and wait for its end. Raises NotStoppedYet."""
+    await write_to_database(ask_to_stop, completion)
+    deadline = time.monotonic() + STOP_SECONDS
+    while completion.state == Completion.State.RUNNING:
+        if time.monotonic() > deadline:
+            raise NotStoppedYet()
+        await asyncio.sleep(STOP_LOOK_SECONDS)
+        completion = await in_database(Completion.objects.get, pk=completion.pk)
+    return completion
 
 
 def _find(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> Completion:

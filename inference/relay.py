@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 from inference.client import certificates_for
 from inference.generation import Ask, Generation
 from inference.models import Prompt
-from inference.services.completions import TOUCH_SECONDS, touch_completions
+from inference.services.completions import TOUCH_SECONDS, completions_to_stop, touch_completions
 from inference.services.engines import engines_for
 from inference.services.versions import resolve_version
 from projects.errors import Problem, TooMany
@@ -29,6 +29,7 @@ from projects.offload import in_database, write_to_database
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+STOP_LOOK_SECONDS = 0.5  # how often to look whether another process was asked to stop an answer of ours
 TOUCHED_AT_ONCE = 50  # so that the database's threads are not taken for long
 
 
@@ -83,9 +84,14 @@ class Hub:
             self._by_completion.pop(choice.id, None)
 
     async def _keep(self) -> None:
-        """While there are answers: now and then write down what they say so far, many in one transaction."""
+        """While there are answers: stop those that should stop, and now and then write down what all say."""
+        touched = time.monotonic()
         while self._by_completion:
-            await asyncio.sleep(TOUCH_SECONDS)
+            await asyncio.sleep(STOP_LOOK_SECONDS)
+            await self._stop_asked()
+            if time.monotonic() - touched < TOUCH_SECONDS:
+                continue
+            touched = time.monotonic()
             running = [one for one in set(self._by_completion.values()) if one.has_rows]
             texts = [(choice.id, choice.text) for one in running for choice in one.choices]
             for batch in batched(texts, TOUCHED_AT_ONCE):
@@ -93,6 +99,17 @@ class Hub:
                     await write_to_database(touch_completions, dict(batch))
                 except (DatabaseError, Problem) as error:
                     logger.warning("answers in the making could not be noted: %s", error)
+
+    async def _stop_asked(self) -> None:
+        try:
+            asked = await in_database(completions_to_stop)
+        except (DatabaseError, Problem) as error:
+            logger.warning("whether answers are to be stopped could not be read: %s", error)
+            return
+        for completion_id in asked:
+            generation = self.find(completion_id)
+            if generation is not None:
+                generation.stop()
 
     async def stop_all(self) -> None:
         """Stop every answer, and return when their rows are closed."""

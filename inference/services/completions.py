@@ -213,6 +213,17 @@ def touch_completions(texts: Mapping[uuid.UUID, str]) -> None:
             running.update(text=text, touched=now)
 
 
+def ask_to_stop(completion: Completion) -> None:
+    """Tell whichever process makes it to stop it. One that has ended stays as it is."""
+    Completion.objects.filter(pk=completion.pk, state=Completion.State.RUNNING).update(stop_asked=True)
+
+
+def completions_to_stop() -> list[uuid.UUID]:
+    """Those that run although somebody pressed stop, of all processes."""
+    asked = Completion.objects.filter(state=Completion.State.RUNNING, stop_asked=True)
+    return list(asked.values_list("id", flat=True))
+
+
 def reap_completions() -> int:
     """Fail what runs on without a process that makes it, and keep its text. Returns how many."""
     limit = timezone.now() - timedelta(seconds=REAP_SECONDS)

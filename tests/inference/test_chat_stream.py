@@ -233,9 +233,6 @@ def test_an_answer_of_another_process_comes_from_its_row(cast: Cast, bob: AsyncC
     running = cast.answer(question(cast, "say"), state="running")
 
     async def scene() -> None:
-        refused = await bob.post(url_of(running.id, "stop"))
-        assert refused.status_code == 409
-
         async def end_it() -> None:
             await asyncio.sleep(0.3)
             row = Completion.objects.filter(id=running.id)
@@ -246,5 +243,43 @@ def test_an_answer_of_another_process_comes_from_its_row(cast: Cast, bob: AsyncC
         await ending
         assert [name for name, _, _ in seen] == ["delta", "done"]
         assert seen[0][1] == {"text": "At last."}
+
+    play(scene)
+
+
+def test_stop_reaches_the_process_that_makes_it(cast: Cast, bob: AsyncClient, stubs: Stubs) -> None:
+    """Two event loops have two hubs, as two web processes have."""
+    prompt, there = question(cast, "slow"), browser_of(cast.bob)
+
+    async def stop_there(id_: uuid.UUID) -> Any:
+        assert hub().find(id_) is None, "it is made elsewhere"
+        return await there.post(url_of(id_, "stop"))
+
+    async def scene() -> None:
+        id_ = await start_answer(project=cast.project, prompt=prompt, sticky="x")
+        reader = events(bob, id_)
+        await anext(reader)
+        other = start_answer(project=cast.project, prompt=prompt, sticky="y")
+        untouched = hub().find(await other)
+        assert untouched is not None
+        stopped = await asyncio.to_thread(lambda: asyncio.run(stop_there(id_)))
+        assert stopped.status_code == 200
+        assert stopped.json()["state"] == "stopped"
+        assert stopped.json()["text"].startswith("word0")
+        rest = [event async for event in reader]
+        assert rest[-1][1]["state"] == "stopped", "whoever reads along hears of it"
+        assert not untouched.is_done, "and no other answer ends"
+
+    play(scene)
+
+
+def test_a_stop_of_a_dead_process_says_so(cast: Cast, bob: AsyncClient, monkeypatch: Any) -> None:
+    running = cast.answer(question(cast, "say"), state="running")
+    monkeypatch.setattr("inference.pages.STOP_SECONDS", 0.0)
+
+    async def scene() -> None:
+        refused = await bob.post(url_of(running.id, "stop"))
+        assert refused.status_code == 409
+        assert "was told to stop it" in refused.content.decode()
 
     play(scene)
