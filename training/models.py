@@ -272,6 +272,9 @@ class Evaluation(models.Model):
     verdict = models.CharField(max_length=12, choices=Verdict.choices, blank=True)
     reason = models.TextField(blank=True)
     numbers = models.JSONField(default=dict)
+    scores = models.JSONField(
+        default=dict, help_text="Prompt id -> the second judge's scores: the candidate's, the champion's."
+    )
     is_sampled = models.BooleanField(
         default=False, help_text="Ratchet makes the answers and asks the raters; else a program does."
     )

@@ -83,6 +83,9 @@ _TONES = {
     "broken": "is-bad",
     "better": "is-good",
     "worse": "is-bad",
+    "pass": "is-good",
+    "warn": "is-warn",
+    "fail": "is-bad",
 }
 
 
@@ -125,6 +128,10 @@ def state_label(state: str) -> str:
         "open": pgettext("state", "open"),
         "better": pgettext("state", "better"),
         "worse": pgettext("state", "worse"),
+        "pass": pgettext("state", "pass"),
+        "warn": pgettext("state", "look at it"),
+        "fail": pgettext("state", "fails"),
+        "none": pgettext("state", "not measured"),
     }
     return labels.get(state, state)
 
@@ -151,6 +158,45 @@ def changes(detail: dict[str, dict[str, object]]) -> list[tuple[str, object, obj
     """(name, before or None, after) of each value that an audit event says was changed."""
     before, after = detail.get("before", {}), detail.get("after", {})
     return [(name, before.get(name), value) for name, value in after.items()]
+
+
+@register.filter
+def evidence_label(name: str) -> str:
+    """A line of a verdict, or a fault of an answer, in words."""
+    labels = {
+        "votes": pgettext("evidence", "Votes of people"),
+        "length": pgettext("evidence", "At equal lengths"),
+        "judge": pgettext("evidence", "Second judge"),
+        "perplexity": pgettext("evidence", "Frozen texts"),
+        "empty": pgettext("evidence", "Empty"),
+        "looping": pgettext("evidence", "Repeats itself"),
+        "truncated": pgettext("evidence", "Cut short"),
+        "refusal": pgettext("evidence", "Refusal"),
+        "language": pgettext("evidence", "Other language"),
+        "latency": pgettext("evidence", "Latency"),
+        "heldout": pgettext("evidence", "Held-out pairs"),
+    }
+    return labels.get(name, name)
+
+
+@register.filter
+def filter_label(name: str) -> str:
+    """Which examples of an evaluation are shown."""
+    labels = {
+        "": pgettext("examples", "All"),
+        "candidate": pgettext("examples", "Won"),
+        "champion": pgettext("examples", "Lost"),
+        "tie": pgettext("examples", "Ties"),
+        "degenerate": pgettext("examples", "Degenerate"),
+        "disagree": pgettext("examples", "Judges disagree"),
+        "open": pgettext("examples", "Not judged"),
+    }
+    return labels.get(name, name)
+
+
+@register.filter
+def of_name(counts: dict[str, int], name: str) -> int | str:
+    return counts.get(name or "all", "")
 
 
 @register.filter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -113,7 +114,21 @@ def turned_loop(cast: Cast) -> Run:
         record_rating(
             project=project, judge=Judge(user=cast.carol), completion_id=new.pk, value=1, source="ui"
         )
-    numbers = {"n": 2, "win_rate": 0.73, "ci_low": 0.61, "ci_high": 0.84, "wins": 2, "ties": 0, "losses": 0}
+    numbers: dict[str, Any] = {
+        "n": 2,
+        "win_rate": 0.73,
+        "ci_low": 0.61,
+        "ci_high": 0.84,
+        "wins": 2,
+        "ties": 0,
+        "losses": 0,
+    }
+    numbers["lines"] = [
+        {"name": "votes", "state": "pass", "words": "People prefer it on 73% (61% to 84%) of 2 prompts."},
+        {"name": "judge", "state": "none", "words": "kitchen has no reward model."},
+        {"name": "language", "state": "fail", "words": "20% of its answers are in another language."},
+        {"name": "latency", "state": "warn", "words": "The first token comes after 240 ms."},
+    ]
     Evaluation.objects.create(
         project=project,
         number=1,

@@ -127,7 +127,7 @@ def test_only_reviewers_see_which_version_wrote_what(page: Page, people: Cast, s
     page.goto("/p/kitchen/evaluations/1/")
     expect(page.locator(".battle")).to_have_count(3)
     expect(page.locator(".battle img")).to_have_count(0)
-    page.get_by_role("link", name="v2 won").click()
+    page.get_by_role("link", name="Won 2").click()
     expect(page.locator(".battle")).to_have_count(2)
     sign_in(people.bob)
     page.goto("/p/kitchen/evaluations/1/")

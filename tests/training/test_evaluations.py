@@ -20,7 +20,7 @@ from projects.services import SYSTEM
 from tests.cast import SAMPLING, Cast, error_of
 from tests.inference.adapters import new_version
 from tests.training.conftest import vote
-from training.models import Evaluation, Policy
+from training.models import Evaluation, Policy, Run
 from training.services import answering, evaluations
 from training.services.answering import tick_evaluation
 from training.services.evaluations import create_evaluation, decide
@@ -259,6 +259,7 @@ def test_ratchet_makes_the_answers_asks_the_raters_and_decides(cast, candidate, 
     tasks = Task.objects.filter(project=cast.project)
     identical = evaluation.numbers["identical"]
     assert (tasks.count() + len(identical), {task.priority for task in tasks}) == (3, {10})
+    Run.objects.filter(slot="evaluation:1", method="evaluate").update(status="cancelled")  # no trainer here
     tick_evaluation(evaluation.id)
     evaluation.refresh_from_db()
     assert evaluation.status == Evaluation.Status.JUDGING, "nobody judged yet"

@@ -137,6 +137,31 @@ class EvaluationInListSerializer(EvaluationSerializer):
         fields = [name for name in EvaluationSerializer.Meta.fields if name != "prompt_ids"]
 
 
+class ExampleSideSerializer(serializers.Serializer[Any]):
+    """One version's answer; `faults` are the guards that it counts against."""
+
+    completion_id = serializers.UUIDField()
+    text = serializers.CharField()
+    faults = serializers.ListField(child=serializers.CharField())
+
+
+class ExampleSerializer(serializers.Serializer[Any]):
+    """`scores` are the candidate's by vote: 1 won, 0.5 tie, 0 lost; `judge` the second judge's of both."""
+
+    prompt_id = serializers.UUIDField(source="prompt.id")
+    question = serializers.CharField(source="prompt.question")
+    candidate = ExampleSideSerializer(allow_null=True)
+    champion = ExampleSideSerializer(allow_null=True)
+    scores = serializers.ListField(child=serializers.FloatField())
+    judge = serializers.ListField(child=serializers.FloatField(), allow_null=True)
+    winner = serializers.CharField(source="outcome")
+
+
+class ExamplesSerializer(serializers.Serializer[Any]):
+    items = ExampleSerializer(many=True)
+    next = serializers.CharField(allow_null=True)
+
+
 class EvaluationLineSerializer(serializers.ModelSerializer[Evaluation]):
     """An evaluation in its version's lineage."""
 

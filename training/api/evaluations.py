@@ -11,14 +11,15 @@ from rest_framework.views import APIView
 from inference.services.references import find_version
 from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
-from projects.errors import NotFound
+from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import EvaluationInListSerializer, EvaluationSerializer
+from training.api.answers import EvaluationInListSerializer, EvaluationSerializer, ExamplesSerializer
 from training.api.bodies import EvaluationBody
 from training.models import Evaluation
+from training.services.battles import FILTERS, page_of
 from training.services.evaluations import create_evaluation, decide
 from training.tasks import ring, tick_work
 
@@ -104,6 +105,33 @@ class DecideEvaluation(APIView):
         parse_body(NothingBody, request.data)
         evaluation = decide(evaluation=find_evaluation(key.project, number), actor=Actor(api_key=key))
         return Response(EvaluationSerializer(evaluation).data)
+
+
+class ListExamples(APIView):
+    """Each gate prompt with both answers, their scores and who wins; judged ones first."""
+
+    scopes = {"GET": "data:read"}
+
+    @extend_schema(
+        operation_id="list_examples",
+        parameters=[
+            OpenApiParameter("show", enum=sorted(FILTERS)),
+            OpenApiParameter("limit", int),
+            OpenApiParameter("cursor"),
+        ],
+        responses=ExamplesSerializer,
+    )
+    def get(self, request: Request, number: int) -> Response:
+        key = key_of(request)
+        query = read_query(request, "show", "limit", "cursor")
+        show, limit = query.get("show", ""), query.get("limit", "50")
+        if show and show not in FILTERS:
+            raise Invalid(f"show must be one of: {', '.join(sorted(FILTERS))}.", param="show")
+        if len(limit) > 3 or not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= 200:
+            raise Invalid("limit must be 1 to 200.", param="limit")
+        evaluation = find_evaluation(key.project, number)
+        found = page_of(evaluation, show=show, after=query.get("cursor", ""), limit=int(limit))
+        return Response(ExamplesSerializer({"items": found.battles, "next": found.next}).data)
 
 
 def find_evaluation(project: Project, number: int) -> Evaluation:

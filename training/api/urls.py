@@ -49,6 +49,7 @@ urlpatterns = [
     path("runs/<number:number>/cancel", runs.CancelRun.as_view()),
     path("evaluations", at_one_path(evaluations.CreateEvaluation, evaluations.ListEvaluations).as_view()),
     path("evaluations/<number:number>", evaluations.ShowEvaluation.as_view()),
+    path("evaluations/<number:number>/examples", evaluations.ListExamples.as_view()),
     path("evaluations/<number:number>/decide", evaluations.DecideEvaluation.as_view()),
     path("versions", versions.ListVersions.as_view()),
     path("deployments", at_one_path(versions.Deploy, versions.ListDeployments).as_view()),

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from feedback.forms import person
 from feedback.markdown import render_markdown
-from inference.models import Completion, Prompt
+from inference.models import Completion
 from inference.services.versions import current
 from projects.access import may, project_for
 from projects.errors import NotFound
@@ -27,23 +22,9 @@ from projects.services import Actor
 from training.models import Evaluation
 from training.pages.plots import interval_of
 from training.services.approval import may_approve
-from training.services.votes import collect_votes
+from training.services.battles import FILTERS, Battle, page_of
 
 PAGE = 10
-
-
-@dataclass
-class Battle:
-    """One gate prompt: both answers, and the candidate's scores (1 won, 0.5 tie, 0 lost)."""
-
-    prompt: Prompt
-    candidate: SafeString | None
-    champion: SafeString | None
-    scores: list[float] = field(default_factory=list)
-
-    @property
-    def outcome(self) -> str:
-        return outcome_of(self.scores)
 
 
 @login_required
@@ -70,15 +51,23 @@ def evaluation(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         and may_approve(project, Actor(user=person(request))),
     }
     if may(request.user, project, Membership.Role.REVIEWER):
-        votes = collect_votes(found).scores
-        wanted = request.GET.get("show", "")
-        ids = sorted(found.prompt_ids, key=lambda id_: (id_ not in votes, id_))
-        if wanted in ("candidate", "champion", "tie"):
-            ids = [id_ for id_ in ids if outcome_of(votes.get(id_, [])) == wanted]
-        page = Paginator(ids, PAGE).get_page(request.GET.get("page"))
-        context |= {"page": page, "show": wanted, "judged": len(votes)}
-        context["battles"] = battles_of(found, list(page.object_list), votes)
+        show = request.GET.get("show", "")
+        page = page_of(found, show=show, after=request.GET.get("after", ""), limit=PAGE)
+        context |= {"page": page, "show": show, "filters": ["", *FILTERS]}
+        context["battles"] = [_drawn(found, battle) for battle in page.battles]
     return render(request, "training/evaluation.html", context)
+
+
+def _drawn(evaluation: Evaluation, battle: Battle) -> dict[str, Any]:
+    """A battle with its answers as HTML."""
+    sides = [
+        {"name": name, "version": version, "side": side, "html": render_markdown(side.text) if side else ""}
+        for name, version, side in (
+            ("candidate", evaluation.candidate, battle.candidate),
+            ("champion", evaluation.champion, battle.champion),
+        )
+    ]
+    return {"row": battle, "sides": sides}
 
 
 def answered(evaluation: Evaluation) -> dict[str, int]:
@@ -93,35 +82,3 @@ def answered(evaluation: Evaluation) -> dict[str, int]:
         )
         counts[side] = rows.values("prompt_id").distinct().count()
     return counts
-
-
-def battles_of(evaluation: Evaluation, ids: list[str], votes: dict[str, list[float]]) -> list[Battle]:
-    """The battles of these prompts, in three queries."""
-    prompts = Prompt.objects.in_bulk([UUID(id_) for id_ in ids])
-    texts: dict[tuple[UUID, UUID | None], str] = defaultdict(str)
-    rows = (
-        Completion.objects.judgeable()
-        .filter(prompt_id__in=prompts, version_id__in=[evaluation.candidate_id, evaluation.champion_id])
-        .order_by("id")
-    )
-    for row in rows:
-        texts[row.prompt_id, row.version_id] = row.text
-    battles = []
-    for id_ in ids:
-        prompt = prompts.get(UUID(id_))
-        if prompt is None:
-            continue  # erased since
-        candidate, champion = (
-            render_markdown(texts[prompt.pk, version_id]) if (prompt.pk, version_id) in texts else None
-            for version_id in (evaluation.candidate_id, evaluation.champion_id)
-        )
-        battles.append(Battle(prompt, candidate, champion, votes.get(id_, [])))
-    return battles
-
-
-def outcome_of(scores: list[float]) -> str:
-    """Who won by the mean of the scores; empty without a vote."""
-    if not scores:
-        return ""
-    mean = sum(scores) / len(scores)
-    return "candidate" if mean > 0.5 else "champion" if mean < 0.5 else "tie"

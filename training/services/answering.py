@@ -23,6 +23,7 @@ from projects.models import Project
 from projects.services import SYSTEM
 from training.models import Evaluation
 from training.services.evaluations import decide, fail_evaluation
+from training.services.evidence import is_awaited, start_evidence
 from training.services.policy_changes import policy_of
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def tick_evaluation(evaluation_id: UUID) -> None:
         if evaluation.status == Evaluation.Status.ANSWERING:
             if _answer_some(evaluation):
                 _ask_raters(evaluation)
-        elif not _is_being_judged(evaluation):
+        elif not _is_being_judged(evaluation) and not is_awaited(evaluation):
             decide(evaluation=evaluation, actor=SYSTEM)
     except PromotionRefused as error:
         fail_evaluation(evaluation, error.message)
@@ -160,12 +161,15 @@ def _answer_or_skip(evaluation: Evaluation, version: Version, prompt: Prompt) ->
 
 def _ask_raters(evaluation: Evaluation) -> None:
     """A blind comparison for each prompt, where the policy asks raters; the same text twice is a tie."""
-    latest = {
-        version.id: {answer.prompt_id: answer for answer in _answers(evaluation, version).order_by("id")}
+    new, old = (
+        {
+            answer.prompt_id: answer
+            for answer in _answers(evaluation, version).select_related("prompt").order_by("id")
+        }
         for version in (evaluation.candidate, evaluation.champion)
-    }
-    new, old = latest[evaluation.candidate_id], latest[evaluation.champion_id]
+    )
     prompts = Prompt.objects.in_bulk(list(new.keys() & old.keys()))
+    start_evidence(evaluation, [(new[id_], old[id_]) for id_ in sorted(prompts)])
     identical = []
     asks_raters = policy_of(evaluation.project).asks_raters
     for prompt_id in sorted(prompts):

@@ -19,16 +19,19 @@ from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from projects.services.outbox import record_event
 from training.models import Evaluation, Policy
+from training.services.evidence import read_evidence
 from training.services.gate import decide_verdict, length_controlled, win_rate
 from training.services.guards import check_guards, latency
 from training.services.numbers import create_numbered
 from training.services.promotion import promote_version
+from training.services.verdict_lines import forgets, verdict_lines
 from training.services.votes import Votes, collect_votes, gate_answers
 
 logger = logging.getLogger(__name__)
 
 # Gate prompts of one evaluation: 400 give a half-width of 4.9 points; more cost raters more than they tell.
 MAX_PROMPTS = 400
+_KEPT = ("skipped", "identical", "no_judge")  # numbers of before the verdict
 OPEN = (Evaluation.Status.ANSWERING, Evaluation.Status.JUDGING)
 
 
@@ -138,13 +141,15 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         for version in (evaluation.candidate, evaluation.champion)
     }
     guards, failed = check_guards(answers[evaluation.candidate_id], answers[evaluation.champion_id])
+    evidence = read_evidence(evaluation)
+    failed += [said for said in (forgets(evidence),) if said]
     result = win_rate(votes, judges=said.judges)
     decision = decide_verdict(
         result, margin=policy.margin, min_battles=policy.min_battles, failed_guards=failed
     )
     scores = [score for of_prompt in votes.values() for score in of_prompt]
     numbers = {
-        **{name: evaluation.numbers[name] for name in ("skipped", "identical") if name in evaluation.numbers},
+        **{name: evaluation.numbers[name] for name in _KEPT if name in evaluation.numbers},
         "n": result.n,
         "win_rate": result.win_rate,
         "ci_low": result.ci_low,
@@ -164,7 +169,10 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
             "candidate": latency(answers[evaluation.candidate_id]),
             "champion": latency(answers[evaluation.champion_id]),
         },
+        "judge": evidence.judge or None,
+        "perplexity": evidence.perplexity or None,
     }
+    numbers["lines"] = verdict_lines(numbers, decision.verdict, evidence)
     with transaction.atomic():
         _update(
             evaluation,
@@ -172,6 +180,7 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
             verdict=decision.verdict,
             reason=decision.reason,
             numbers=numbers,
+            scores=evidence.scores,
             decided=timezone.now(),
         )
         record_audit(

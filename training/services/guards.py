@@ -1,4 +1,4 @@
-"""What speaks against a candidate whatever the votes say: silence, loops, answers cut short. Pure functions.
+"""What speaks against a candidate whatever the votes say: silence, loops, cuts, refusals. Pure functions.
 
 Each is a share of the gate's answers, the candidate's beside the champion's, and fails only when the
 candidate is clearly worse: a base model that rambles must not block every version trained from it.
@@ -7,19 +7,24 @@ candidate is clearly worse: a base model that rambles must not block every versi
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from training.services.traits import is_in_another_language, is_refusal
 
 NGRAM = 4  # words
 REPEATED = 0.5  # an answer of which half of the 4-grams came before is a loop
 MIN_WORDS = 16  # shorter answers cannot loop
 # By how much the candidate's share may exceed the champion's.
-ALLOWED = {"empty": 0.02, "looping": 0.10, "truncated": 0.15}
-_WORDS = {
+ALLOWED = {"empty": 0.02, "looping": 0.10, "truncated": 0.15, "refusal": 0.10, "language": 0.05}
+WORDS = {
     "empty": "are empty",
     "looping": "repeat themselves",
     "truncated": "were cut at the token limit",
+    "refusal": "refuse to answer",
+    "language": "are in another language than their question",
 }
 
 
@@ -29,6 +34,7 @@ class GateAnswer:
 
     text: str
     finish_reason: str
+    question: str = ""
     tokens_out: int | None = None
     ttft_ms: float | None = None
     total_ms: float | None = None
@@ -50,7 +56,7 @@ def check_guards(
         report[name] = {"candidate": new, "champion": old, "allowed": allowed, "holds": holds}
         if not holds:
             failed.append(
-                f"{new:.0%} of the candidate's answers {_WORDS[name]}, {old or 0:.0%} of the champion's."
+                f"{new:.0%} of the candidate's answers {WORDS[name]}, {old or 0:.0%} of the champion's."
             )
     return report, failed
 
@@ -76,15 +82,23 @@ def latency(answers: Sequence[GateAnswer]) -> dict[str, float | None]:
     }
 
 
+def faults_of(answer: GateAnswer) -> list[str]:
+    """The guards that this answer counts against, by name."""
+    found = {
+        "empty": not answer.text.strip(),
+        "looping": is_looping(answer.text),
+        "truncated": answer.finish_reason == "length",
+        "refusal": is_refusal(answer.text),
+        "language": is_in_another_language(answer.question, answer.text),
+    }
+    return [name for name, is_so in found.items() if is_so]
+
+
 def _shares(answers: Sequence[GateAnswer]) -> dict[str, float | None]:
     if not answers:
         return dict.fromkeys(ALLOWED)
-    counts = {
-        "empty": sum(not a.text.strip() for a in answers),
-        "looping": sum(is_looping(a.text) for a in answers),
-        "truncated": sum(a.finish_reason == "length" for a in answers),
-    }
-    return {name: count / len(answers) for name, count in counts.items()}
+    counts = Counter(name for answer in answers for name in faults_of(answer))
+    return {name: counts[name] / len(answers) for name in ALLOWED}
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -146,15 +146,16 @@ def _newest_reward_model(project: Project) -> Version | None:
 
 
 def _check_reward_model(project: Project, reward: Version) -> None:
-    base = Version.objects.filter(project=project, kind=Version.Kind.BASE).order_by("-number").first()
-    problem = ""
-    if reward.kind != Version.Kind.REWARD:
-        problem = (
-            f"{reward.label} is no reward model but of kind {reward.kind}. Train one with method reward."
-        )
-    elif (
-        base is not None and base.digest.startswith("sha256:") and reward.manifest.get("base") != base.digest
-    ):
-        problem = f"{reward.label} was trained on another base than {project.slug} has now. Train one anew."
-    if problem:
+    """Raises PreflightFailed."""
+    if problem := reward_model_problem(project, reward):
         raise PreflightFailed(problem, problems=[problem])
+
+
+def reward_model_problem(project: Project, reward: Version) -> str:
+    """Why it is no reward model of this project's base, in a sentence; empty when it is one."""
+    base = Version.objects.filter(project=project, kind=Version.Kind.BASE).order_by("-number").first()
+    if reward.kind != Version.Kind.REWARD:
+        return f"{reward.label} is no reward model but of kind {reward.kind}. Train one with method reward."
+    if base is not None and base.digest.startswith("sha256:") and reward.manifest.get("base") != base.digest:
+        return f"{reward.label} was trained on another base than {project.slug} has now. Train one anew."
+    return ""

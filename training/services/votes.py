@@ -66,12 +66,14 @@ def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
         Completion.objects.judgeable()
         .filter(version=version, prompt_id__in=evaluation.prompt_ids)
         .exclude(state=Completion.State.STOPPED)
+        .select_related("prompt")
         .order_by("id")
     )
     latest = {
         row.prompt_id: GateAnswer(
             text=row.text,
             finish_reason=row.finish_reason,
+            question=row.prompt.question,
             tokens_out=row.tokens_out,
             ttft_ms=row.ttft_ms,
             total_ms=row.total_ms,
