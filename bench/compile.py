@@ -2,7 +2,8 @@
 
 A database of its own is filled with prompts of 20 words, answers of 50, and judgements of 500 raters: 60 %
 comparisons, 30 % thumbs, 10 % corrections. Each format is compiled by a process of its own, whose time and
-peak of resident memory are measured; the database's own memory is not in it. `--quick` is a twentieth.
+peak of resident memory are measured; the database's own memory is not in it. Then labels are followed to the
+datasets that hold them, of a hundred. `--quick` is a twentieth.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ JUDGEMENTS = 1_000_000
 MAX_SECONDS, MAX_MIB = 60.0, 500.0
 FORMATS = ("preference", "unpaired", "sft", "prompts")
 SLUG = "bench"
+MAX_FOLLOW_MS, DATASETS, FOLLOWED = 200.0, 100, 200
 EPOCH = "2026-01-01T00:00:00Z"
 
 
@@ -34,7 +36,7 @@ def main() -> int:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(compile_here(options.child)))
+        print(json.dumps(follow_here() if options.child == "lineage" else compile_here(options.child)))
         return 0
     size = JUDGEMENTS // 20 if options.quick else JUDGEMENTS
     from tests import services
@@ -89,6 +91,21 @@ def claims(size: int) -> Iterator[Claim]:
                 goal="the same",
                 holds=again["digest"] == done["digest"],
             )
+    followed = child("lineage")
+    yield Claim(
+        claim=f"lineage: one label of {size:,} followed to the datasets that hold it, of {DATASETS} (p99)",
+        value=followed["label_ms"],
+        unit="ms",
+        goal=f"<= {MAX_FOLLOW_MS:.0f}",
+        holds=followed["label_ms"] <= MAX_FOLLOW_MS,
+    )
+    yield Claim(
+        claim="lineage: back from a version to a page of the labels behind it (p99)",
+        value=followed["back_ms"],
+        unit="ms",
+        goal=f"<= {MAX_FOLLOW_MS:.0f}",
+        holds=followed["back_ms"] <= MAX_FOLLOW_MS,
+    )
 
 
 def child(format_: str) -> dict[str, Any]:
@@ -129,6 +146,57 @@ def compile_here(format_: str) -> dict[str, Any]:
         "drops": dataset.drops,
         "mib": sum(path.stat().st_size for path in Path(dataset.folder).iterdir()) / 2**20,
     }
+
+
+def follow_here() -> dict[str, Any]:
+    """Labels to what holds them, and a version to its labels, each a good many times."""
+    import django
+
+    django.setup()
+    from django.utils import timezone
+
+    from feedback.models import Preference
+    from inference.models import Version
+    from projects.models import Project
+    from training.models import Dataset, Run
+    from training.services.lineage import judgements_behind, lineage_from
+
+    project = Project.objects.get(slug=SLUG)
+    dataset = Dataset.objects.filter(project=project, format="preference").latest("number")
+    rows = {name: getattr(dataset, name) for name in ("format", "cutoff", "rows", "digest", "path")}
+    last = Dataset.objects.filter(project=project).latest("number").number
+    more = range(last + 1, last + 1 + DATASETS - Dataset.objects.filter(project=project).count())
+    Dataset.objects.bulk_create(
+        Dataset(project=project, number=n, manifest=dataset.manifest, **rows) for n in more
+    )
+    version = Version.objects.create(project=project, number=2, kind="adapter", digest="sha256:2")
+    Run.objects.create(
+        project=project, number=1, dataset=dataset, version=version, status="finished", started=timezone.now()
+    )
+    dice = random.Random(3)
+    labels = [ident(3, dice.randrange(Preference.objects.count())) for _ in range(FOLLOWED)]
+    held = 0
+
+    def follow(label: str) -> None:
+        nonlocal held
+        held += len(lineage_from(project=project, start="feedback", name=label).datasets)
+
+    def back(label: str) -> None:
+        found = lineage_from(project=project, start="version", name="v2")
+        judgements_behind(found.datasets[0], start=dice.randrange(dataset.rows // 2), count=50)
+
+    spent = {"label_ms": p99(follow, labels), "back_ms": p99(back, labels)}
+    return {**spent, "datasets_a_label": held / FOLLOWED}
+
+
+def p99(act: Callable[[str], None], names: list[str]) -> float:
+    """Of the calls with these names, in milliseconds; the first few warm up."""
+    times = []
+    for name in names[:5] + names:
+        began = time.perf_counter()
+        act(name)
+        times.append((time.perf_counter() - began) * 1000)
+    return sorted(times[5:])[int(len(names) * 0.99) - 1]
 
 
 def peak_mib() -> float:

@@ -34,8 +34,8 @@ def erase_traces(person: Person, pseudonym: str) -> None:
     """
     _kept(person).delete()
     for event in _named(person):
-        event.subject = _renamed(event.subject, person, pseudonym)[:120]
-        event.detail = _renamed(event.detail, person, pseudonym)
+        event.subject = renamed(event.subject, person, pseudonym)[:120]
+        event.detail = renamed(event.detail, person, pseudonym)
         event.save(update_fields=["subject", "detail"])
 
 
@@ -74,15 +74,15 @@ def _named(person: Person) -> list[AuditEvent]:
 
 
 def _names(value: Any, person: Person) -> bool:
-    return bool(_renamed(value, person, "") != value)
+    return bool(renamed(value, person, "") != value)
 
 
-def _renamed(value: Any, person: Person, pseudonym: str) -> Any:
+def renamed(value: Any, person: Person, pseudonym: str) -> Any:
     """The same value with each name of theirs replaced, where it stands alone: `bob`, `user:bob`."""
     if isinstance(value, dict):
-        return {key: _renamed(one, person, pseudonym) for key, one in value.items()}
+        return {key: renamed(one, person, pseudonym) for key, one in value.items()}
     if isinstance(value, list):
-        return [_renamed(one, person, pseudonym) for one in value]
+        return [renamed(one, person, pseudonym) for one in value]
     if isinstance(value, str):
         head, _, tail = value.rpartition(":")
         if tail in person.names:

@@ -12,7 +12,12 @@ import pytest
 from django.utils import timezone
 
 from feedback.services.judge import Judge
-from feedback.services.record import record_correction, record_preference, retract_feedback
+from feedback.services.record import (
+    record_correction,
+    record_preference,
+    record_rating,
+    retract_feedback,
+)
 from inference.artifact import verify
 from projects.errors import Invalid
 from projects.services import Actor
@@ -154,6 +159,13 @@ def test_filters(cast: Cast):
     assert count(kinds=["correction"]) == 1
     assert count(sources=["api"]) == 4
     assert count(tags=["kitchen"]) == 1
+    record_rating(
+        project=cast.project, judge=Judge(user=cast.bob), completion_id=answer.id, value=-1, source="ui"
+    )
+    labels = preview_dataset(project=cast.project, format="unpaired", filters={"kinds": ["rating"]})
+    assert labels.counts["judgements"] == 1
+    other = {"kinds": ["rating"], "aspects": ["helpful"]}
+    assert preview_dataset(project=cast.project, format="unpaired", filters=other).counts["judgements"] == 0
     assert count(per_rater_cap=3) == 4
     assert count(since=(timezone.now() + timedelta(days=1)).isoformat()) == 0
     assert Dataset.objects.count() == 0

@@ -31,6 +31,7 @@ from feedback.services.record import (
 )
 from feedback.services.tasks import create_compare_task
 from inference import artifact
+from inference.artifact import verify
 from inference.models import Completion, Conversation, Prompt, Version
 from projects.models import AuditEvent
 from projects.services import SYSTEM, Actor, add_member, record_audit
@@ -51,7 +52,8 @@ def world(cast: Cast, settings: Any, tmp_path: Path) -> Cast:
     """Bob's and an end user's words everywhere, others' beside them, datasets of both, v2 trained on one."""
     settings.ARTIFACTS_DIR = tmp_path / "artifacts"
     judged(cast, 20)
-    compile_dataset(project=cast.project, actor=SYSTEM)  # of others alone
+    # Of others alone, but with a name in its filters.
+    compile_dataset(project=cast.project, filters={"not_raters": ["bob"]}, actor=SYSTEM)
     of_member(cast)
     of_end_user(cast)
     preferences = compile_dataset(project=cast.project, actor=SYSTEM)
@@ -59,6 +61,7 @@ def world(cast: Cast, settings: Any, tmp_path: Path) -> Cast:
     run = taught(cast, preferences, number=2)["run"]
     shutil.copytree(preferences.folder, run.folder / "dataset")
     (run.folder / "log.txt").write_text(f"row 3 is long: {MARK}")
+    Run.objects.filter(pk=run.pk).update(message=f"row 3 is long: {MARK}")
     return cast
 
 
@@ -177,6 +180,8 @@ def test_datasets_and_versions_that_held_them_are_marked(world: Cast):
     erase(world, user="bob")
     clean, held = Dataset.objects.get(number=1), Dataset.objects.get(number=2)
     assert (clean.status, held.status) == ("ready", "erased")
+    assert clean.filters["not_raters"][0].startswith("erased-")
+    verify(clean.folder, expected_digest=clean.digest)
     assert not list(held.folder.glob("*.parquet"))
     assert (held.folder / "manifest.json").exists()
     assert list(clean.folder.glob("*.parquet"))

@@ -8,6 +8,7 @@ in the row until the end, and is gone from it with the rest.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Iterable
@@ -21,6 +22,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from feedback.services import erasure as said
+from inference.artifact import MANIFEST, write_atomically
 from inference.models import Deployment, Version
 from inference.services import erasure as asked
 from projects.errors import Conflict, NotFound
@@ -28,7 +30,7 @@ from projects.models import Project, User
 from projects.people import Person
 from projects.services import Actor, record_audit
 from projects.services import erasure as known
-from training.models import Compilation, Dataset, Erasure, Run
+from training.models import Compilation, Dataset, Erasure, Pipeline, Run
 from training.services.compiler import compile_dataset
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
 from training.services.methods import METHODS
@@ -225,6 +227,8 @@ def _mark(erasure: Erasure, found: list[tuple[Dataset, int]]) -> None:
         erasure.datasets = [listed[number] for number in sorted(listed)]
         erasure.versions = [marked[number] for number in sorted(marked)]
         erasure.save(update_fields=["datasets", "versions"])
+    told = Run.objects.filter(dataset__in=[one for one, _ in found]).exclude(message="")
+    told.update(message="Its words are gone with a person who was erased.")  # a failure can quote its data
     for run in Run.objects.filter(dataset__in=[one for one, _ in found], status__in=Run.ACTIVE):
         try:
             cancel_run(run=run, actor=Actor())
@@ -260,7 +264,27 @@ def _erase_rows(erasure: Erasure, person: Person, *, anonymises: bool) -> None:
     Compilation.objects.filter(project=person.project).delete()  # previews quote rows
     if not anonymises:
         asked.drop_conversations(person, said.judged_by_others(prompts))
+    _rename_in_specs(person, erasure.pseudonym)
     known.erase_traces(person, erasure.pseudonym)
+
+
+def _rename_in_specs(person: Person, pseudonym: str) -> None:
+    """Filters name raters: in rows, and in manifests, whose digest is of the data alone."""
+    for dataset in Dataset.objects.filter(project=person.project):
+        filters, manifest = (
+            known.renamed(value, person, pseudonym) for value in (dataset.filters, dataset.manifest)
+        )
+        if (filters, manifest) == (dataset.filters, dataset.manifest):
+            continue
+        Dataset.objects.filter(pk=dataset.pk).update(filters=filters, manifest=manifest)
+        folders = [dataset.folder, *(run.folder / "dataset" for run in dataset.runs.all())]
+        for path in (folder / MANIFEST for folder in folders):
+            if path.exists():
+                write_atomically(path, json.dumps(manifest, indent=2, sort_keys=True).encode())
+    for pipeline in Pipeline.objects.filter(project=person.project):
+        filters = known.renamed(pipeline.filters, person, pseudonym)
+        if filters != pipeline.filters:
+            Pipeline.objects.filter(pk=pipeline.pk).update(filters=filters)
 
 
 def _finish(erasure: Erasure, person: Person, after: dict[str, int], *, anonymises: bool) -> None:
