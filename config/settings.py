@@ -149,7 +149,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 else:
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 2,
-        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 2},
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 1.5},
         **DATABASES["default"].get("OPTIONS", {}),  # such as ?sslmode=require in the URL
     }
 # Django's own ATOMIC_REQUESTS stays off: services say what belongs together.

@@ -106,9 +106,52 @@ def _postgres_binaries() -> Path | None:
 
 
 def _start_postgres(binaries: Path, folder: Path) -> int:
-    """A cluster in `folder`, run as an ordinary user (PostgreSQL refuses root). Returns its port."""
-    import psycopg
+    """A cluster in `folder`. Returns its port."""
+    cluster = Postgres(binaries, folder)
+    cluster.start()
+    return cluster.port
 
+
+class Postgres:
+    """A cluster in a folder, run as an ordinary user (PostgreSQL refuses root)."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._folder, self.port = folder, free_port()
+        self._command, self._as_owner = _make_cluster(binaries, folder, self.port)
+
+    @property
+    def url(self) -> str:
+        return f"postgres://ratchet@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        # SIGINT is PostgreSQL's fast stop: it ends sessions instead of waiting for them.
+        _run(self._command, self._as_owner, self._folder / "postgres.log", signal.SIGINT, self.answers)
+        self._process = _children[-1][0]
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+
+    def answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def own_postgres(folder: Path) -> Postgres:
+    """A cluster of a test's own, not yet started. Raises ServiceError."""
+    binaries = _postgres_binaries()
+    if binaries is None:
+        raise ServiceError(f"PostgreSQL is not installed: {MEND}")
+    return Postgres(binaries, folder)
+
+
+def _make_cluster(binaries: Path, folder: Path, port: int) -> tuple[list[str], list[str]]:
+    """Its command, and setpriv's options for whom it runs as (none when that is us)."""
     data = folder / "postgres"
     data.mkdir(mode=0o700)
     folder.chmod(0o711)  # the other user must pass through
@@ -127,7 +170,6 @@ def _start_postgres(binaries: Path, folder: Path) -> int:
     )
     if made.returncode != 0:
         raise ServiceError(f"initdb failed: {made.stderr.strip() or made.stdout.strip()}")
-    port = free_port()
     options = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -137,18 +179,7 @@ def _start_postgres(binaries: Path, folder: Path) -> int:
         "full_page_writes": "off",
     }
     settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-    command = [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings]
-
-    def answers() -> bool:
-        try:
-            psycopg.connect(f"postgres://ratchet@127.0.0.1:{port}/postgres", connect_timeout=2).close()
-        except psycopg.OperationalError:
-            return False
-        return True
-
-    # SIGINT is PostgreSQL's fast stop: it ends sessions instead of waiting for them.
-    _run(command, as_owner, folder / "postgres.log", signal.SIGINT, answers)
-    return port
+    return [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *settings], as_owner
 
 
 def _start_redis(binary: str, folder: Path) -> int:
