@@ -197,6 +197,8 @@ class WebhookForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptab
         model = WebhookEndpoint
         fields = ("project", "url", "events", "description")
 
+    dates = ("previous_until", "disabled", "removed", "created")
+
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         try:
@@ -208,10 +210,10 @@ class WebhookForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptab
 
 @admin.register(WebhookEndpoint)
 class WebhookEndpointAdmin(OperatorAdmin):
-    """An endpoint is made, given another secret, and removed; it is never changed."""
+    """An endpoint is made, given another secret, and removed; it is changed by REST."""
 
     form = WebhookForm
-    list_display = ("url", "project", "events", "removed", "created")
+    list_display = ("url", "project", "events", "disabled", "removed", "created")
     list_filter = ("project", "removed")
     list_select_related = ("project",)
     search_fields = ("url", "description")
@@ -222,7 +224,7 @@ class WebhookEndpointAdmin(OperatorAdmin):
         return False
 
     def get_fields(self, request: HttpRequest, obj: WebhookEndpoint | None = None) -> tuple[str, ...]:
-        return self.fields if obj is None else (*self.fields, "previous_until", "removed", "created")
+        return self.fields if obj is None else (*self.fields, *self.dates)
 
     def save_model(
         self, request: HttpRequest, obj: WebhookEndpoint, form: forms.ModelForm[Any], change: bool

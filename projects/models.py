@@ -194,6 +194,8 @@ class WebhookEndpoint(models.Model):
     previous_until = models.DateTimeField(null=True, blank=True, editable=False)
     # One worker at a time delivers to it; a claim lapses when that worker dies.
     busy_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # Switched off: no event is written for it, and what waits goes on when it is switched on again.
+    disabled = models.DateTimeField(null=True, blank=True, editable=False)
     removed = models.DateTimeField(null=True, blank=True, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -202,6 +204,10 @@ class WebhookEndpoint(models.Model):
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.disabled is None
 
     def wants(self, event: str) -> bool:
         return not self.events or event in self.events

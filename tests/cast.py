@@ -123,6 +123,10 @@ class Cast:
         headers = {**self.auth(key), **extra.pop("headers", {})}
         return self.client.post(_url(path), raw, content_type=content_type, headers=headers, **extra)
 
+    def patch(self, path: str, body: Any, *, key: str | None = None) -> Any:
+        raw, headers = json.dumps(body).encode(), self.auth(key)
+        return self.client.patch(_url(path), raw, content_type="application/json", headers=headers)
+
     def delete(self, path: str, *, key: str | None = None) -> Any:
         return self.client.delete(_url(path), headers=self.auth(key))
 

@@ -38,12 +38,13 @@ class NewKeySerializer(KeySerializer):
 
 class WebhookSerializer(serializers.ModelSerializer[WebhookEndpoint]):
     events = serializers.ListField(child=serializers.CharField(), help_text="Empty for all.")
+    enabled = serializers.BooleanField(source="is_enabled")
     previous_until = UtcField(allow_null=True, help_text="Until when deliveries carry both signatures.")
     created = UtcField()
 
     class Meta:
         model = WebhookEndpoint
-        fields = ["id", "url", "description", "events", "previous_until", "created"]
+        fields = ["id", "url", "description", "events", "enabled", "previous_until", "created"]
 
 
 class NewWebhookSerializer(WebhookSerializer):

@@ -35,5 +35,14 @@ class WebhookBody(StrictBody):
     description: Annotated[str, Field(max_length=200)] = ""
 
 
+class WebhookChange(StrictBody):
+    """What is to change; the rest stays."""
+
+    url: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    events: Annotated[list[str], Field(max_length=20)] | None = None
+    description: Annotated[str, Field(max_length=200)] | None = None
+    enabled: bool | None = None
+
+
 class NothingBody(StrictBody):
     """An empty object."""

@@ -11,14 +11,20 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from projects.api.answers import DeliverySerializer, NewWebhookSerializer, WebhookSerializer
-from projects.api.bodies import NothingBody, RotateBody, WebhookBody
+from projects.api.bodies import NothingBody, RotateBody, WebhookBody, WebhookChange
 from projects.bodies import parse_body, read_uuid
 from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import ApiKey, WebhookDelivery, WebhookEndpoint
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from projects.services.webhooks import create_webhook, remove_webhook, rotate_webhook, send_again
+from projects.services.webhooks import (
+    change_webhook,
+    create_webhook,
+    remove_webhook,
+    rotate_webhook,
+    send_again,
+)
 
 
 class CreateWebhook(APIView):
@@ -61,6 +67,26 @@ class ListWebhooks(APIView):
         return Response(
             paging.answer(rows, "id", as_data=lambda items: WebhookSerializer(items, many=True).data)
         )
+
+
+class ChangeWebhook(APIView):
+    """Another address, other events, or off and on again; the secret stays."""
+
+    scopes = {"PATCH": "manage"}
+
+    @extend_schema(
+        operation_id="change_webhook",
+        request=WebhookChange,
+        responses={200: WebhookSerializer, 404: ErrorSerializer, 422: ErrorSerializer},
+    )
+    def patch(self, request: Request, webhook_id: UUID) -> Response:
+        key = key_of(request)
+        read_query(request)
+        body = parse_body(WebhookChange, request.data)
+        endpoint = change_webhook(
+            endpoint=_find(key, webhook_id), **body.model_dump(exclude_unset=True), actor=Actor(api_key=key)
+        )
+        return Response(WebhookSerializer(endpoint).data)
 
 
 class RemoveWebhook(APIView):

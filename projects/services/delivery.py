@@ -45,7 +45,7 @@ def deliver_due() -> int:
     due = WebhookDelivery.objects.filter(
         endpoint=OuterRef("pk"), state=WebhookDelivery.State.PENDING, due__lte=now
     )
-    waiting = WebhookEndpoint.objects.filter(Exists(due), removed=None).order_by("?")
+    waiting = WebhookEndpoint.objects.filter(Exists(due), removed=None, disabled=None).order_by("?")
     ids = [pk for pk in waiting.values_list("pk", flat=True)[:ENDPOINTS_AT_ONCE] if _claim_endpoint(pk, now)]
     if not ids:
         return 0

@@ -46,7 +46,7 @@ def record_events(*, project: Project, name: str, data: Iterable[dict[str, Any]]
         raise ValueError(f"unknown event {name}; there are: {', '.join(EVENTS)}")
     if not project.has_webhooks:
         return
-    endpoints = [one for one in project.webhooks.filter(removed=None) if one.wants(name)]
+    endpoints = [one for one in project.webhooks.filter(removed=None, disabled=None) if one.wants(name)]
     now = timezone.now()
     rows = [
         WebhookDelivery(

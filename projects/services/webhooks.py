@@ -54,6 +54,42 @@ def create_webhook(
     return endpoint
 
 
+@transaction.atomic
+def change_webhook(
+    *,
+    endpoint: WebhookEndpoint,
+    url: str | None = None,
+    events: Sequence[str] | None = None,
+    description: str | None = None,
+    enabled: bool | None = None,
+    actor: Actor,
+) -> WebhookEndpoint:
+    """Change what is named. What waits goes to the new address, under the same secret.
+
+    Raises Invalid as `create_webhook` does.
+    """
+    check_webhook(url=endpoint.url if url is None else url, events=events or ())
+    Project.objects.select_for_update().get(pk=endpoint.project_id)
+    if url is not None:
+        endpoint.url = url
+    if events is not None:
+        endpoint.events = sorted(set(events))
+    if description is not None:
+        endpoint.description = description
+    if enabled is not None:
+        endpoint.disabled = None if enabled else endpoint.disabled or timezone.now()
+    endpoint.save(update_fields=["url", "events", "description", "disabled"])
+    _note_listening(endpoint.project)
+    record_audit(
+        project=endpoint.project,
+        actor=actor,
+        action="webhook.changed",
+        subject=f"webhook:{endpoint.pk}",
+        detail={"url": endpoint.url, "events": endpoint.events, "enabled": endpoint.is_enabled},
+    )
+    return endpoint
+
+
 def check_webhook(*, url: str, events: Sequence[str]) -> None:
     """Raises Invalid naming the field at fault."""
     try:
@@ -129,5 +165,5 @@ def _new_secret() -> str:
 
 
 def _note_listening(project: Project) -> None:
-    project.has_webhooks = project.webhooks.filter(removed=None).exists()
+    project.has_webhooks = project.webhooks.filter(removed=None, disabled=None).exists()
     Project.objects.filter(pk=project.pk).update(has_webhooks=project.has_webhooks)

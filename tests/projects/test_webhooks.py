@@ -217,6 +217,11 @@ def test_endpoints_that_are_none(cast: Cast, body: dict[str, Any], param: str, c
     assert (response.status_code, error_of(response)["code"]) == (422, code)
     assert error_of(response)["param"] == param
     assert not WebhookEndpoint.objects.exists()
+    if body:  # without anything to change, nothing is wrong
+        first = made(cast, "https://example.com/hook")
+        changed = cast.patch(f"webhooks/{first['id']}", body, key=cast.manage_key)
+        assert (changed.status_code, error_of(changed)["code"]) == (422, code)
+        assert WebhookEndpoint.objects.get().url == first["url"]
 
 
 def test_an_endpoint_and_its_deliveries_are_of_one_project_and_for_managers(cast: Cast):
@@ -250,6 +255,39 @@ def test_a_removed_endpoint_hears_no_more(cast: Cast):
     happen(cast, 2)
     assert WebhookDelivery.objects.count() == 1
     assert not Project.objects.get(pk=cast.project.pk).has_webhooks
+
+
+def test_an_endpoint_is_changed_switched_off_and_on(cast: Cast):
+    first = made(cast, "https://example.com/hook")
+    path = f"webhooks/{first['id']}"
+
+    def change(**what: Any) -> dict[str, Any]:
+        response = cast.patch(path, what, key=cast.manage_key)
+        assert response.status_code == 200, response.content
+        return dict(response.json())
+
+    happen(cast)
+    off = change(enabled=False)
+    assert off == {name: value for name, value in first.items() if name != "secret"} | {"enabled": False}
+    assert not Project.objects.get(pk=cast.project.pk).has_webhooks
+    happen(cast, 2)
+    assert WebhookDelivery.objects.count() == 1, "off, it hears of nothing new"
+    make_due()
+    assert deliver_due() == 0
+    assert WebhookDelivery.objects.get().state == State.PENDING, "and what waits goes on waiting"
+    now = change(enabled=True, url="https://example.com/other", events=["run.finished", "run.finished"])
+    assert (now["enabled"], now["url"], now["events"]) == (
+        True,
+        "https://example.com/other",
+        ["run.finished"],
+    )
+    assert change() == now
+    happen(cast, 3)
+    assert WebhookDelivery.objects.count() == 2
+    assert AuditEvent.objects.filter(action="webhook.changed").count() == 3
+    assert cast.patch(path, {"enabled": False}).status_code == 403
+    assert cast.patch(path, {"enabled": False}, key=cast.foreign_key).status_code == 404
+    assert error_of(cast.patch(path, {"enabled": "no"}, key=cast.manage_key))["param"] == "enabled"
 
 
 def test_there_are_not_more_endpoints_than_twenty(cast: Cast):
