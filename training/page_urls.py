@@ -13,6 +13,7 @@ from training.pages import (
     loop,
     policy,
     runs,
+    taught,
     versions,
 )
 
@@ -37,6 +38,7 @@ urlpatterns = [
     path(
         "p/<slug:slug>/evaluations/<int:number>/decide", actions.decide_evaluation, name="decide_evaluation"
     ),
+    path("p/<slug:slug>/taught/", taught.taught, name="taught"),
     path("p/<slug:slug>/lineage/", lineage.find_lineage, name="find_lineage"),
     path("p/<slug:slug>/lineage/<slug:start>/<slug:name>/", lineage.lineage, name="lineage"),
     path("p/<slug:slug>/evaluations/<int:number>/approve", actions.approve, name="approve"),

@@ -19,6 +19,7 @@ PATHS = [
     "/p/kitchen/work/",
     "/p/kitchen/battle/",
     "/p/kitchen/leaderboard/",
+    "/p/kitchen/taught/",
     "/p/kitchen/tasks/",
     "/p/kitchen/prompts/import",
     "/p/kitchen/raters/",

@@ -10,7 +10,7 @@ outlive an erasure as its proof.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -71,6 +71,15 @@ class IdFile:
         """`count` ids from the place `start` on, in their order: by time of making, as ids are UUIDv7."""
         found = self._ids[start * SIZE : (start + count) * SIZE]
         return [UUID(bytes=found[at : at + SIZE]) for at in range(0, len(found), SIZE)]
+
+    def among(self, wanted: Sequence[UUID]) -> list[UUID]:
+        """Those of `wanted` that are here: of a million in a million within a second."""
+        if not len(self) or not wanted:
+            return []
+        here = np.frombuffer(self._ids, dtype="S16")
+        asked = np.frombuffer(b"".join(id_.bytes for id_ in wanted), dtype="S16")
+        places = np.minimum(np.searchsorted(here, asked), len(here) - 1)
+        return [id_ for id_, is_here in zip(wanted, here[places] == asked, strict=True) if is_here]
 
     def _place(self, wanted: bytes) -> int:
         """Of the first id that is not smaller."""
