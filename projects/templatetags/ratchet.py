@@ -175,6 +175,7 @@ def evidence_label(name: str) -> str:
         "language": pgettext("evidence", "Other language"),
         "latency": pgettext("evidence", "Latency"),
         "heldout": pgettext("evidence", "Held-out pairs"),
+        "hacking": pgettext("evidence", "Pleases its score"),
     }
     return labels.get(name, name)
 

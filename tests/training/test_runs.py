@@ -31,7 +31,7 @@ def test_a_run_is_queued_with_every_hyperparameter_written_out(cast: Cast):
     run = Run.objects.get()
     assert body["total_steps"] == run.total_steps > 0
     assert not run.folder.exists(), "nothing is written before a trainer claims it"
-    assert cast.get("runs/1").json() == body
+    assert cast.get("runs/1").json() == {**body, "alarms": []}
     assert cast.get("runs").json()["items"] == [body]
 
 

@@ -11,6 +11,7 @@ from feedback.api.answers import PromptsImportedSerializer
 from inference.models import Deployment, Version
 from projects.rest import UtcField
 from training.models import Compilation, Dataset, Evaluation, Pipeline, Policy, Rollout, Run
+from training.services.alarms import alarms_of
 from training.services.policy_changes import FIELDS
 
 
@@ -110,6 +111,26 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_judged(self, run: Run) -> str | None:
         return run.judged.label if run.judged else None
+
+
+class AlarmSerializer(serializers.Serializer[Any]):
+    """A sign that a run learns to please its score: length, kl, entropy, people or chosen."""
+
+    name = serializers.CharField()
+    words = serializers.CharField()
+
+
+class RunShownSerializer(RunSerializer):
+    """One run, with what its curves warn of."""
+
+    alarms = serializers.SerializerMethodField()
+
+    class Meta(RunSerializer.Meta):
+        fields = [*RunSerializer.Meta.fields, "alarms"]
+
+    @extend_schema_field(AlarmSerializer(many=True))
+    def get_alarms(self, run: Run) -> list[dict[str, str]]:
+        return [alarm.as_dict() for alarm in alarms_of(run)]
 
 
 class EvaluationSerializer(serializers.ModelSerializer[Evaluation]):

@@ -16,7 +16,7 @@ from projects.idempotency import idempotent
 from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import RunSerializer
+from training.api.answers import RunSerializer, RunShownSerializer
 from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
 from training.models import Run
@@ -71,10 +71,10 @@ class ListRuns(APIView):
 class ShowRun(APIView):
     scopes = {"GET": "data:read"}
 
-    @extend_schema(operation_id="show_run", responses={200: RunSerializer, 404: ErrorSerializer})
+    @extend_schema(operation_id="show_run", responses={200: RunShownSerializer, 404: ErrorSerializer})
     def get(self, request: Request, number: int) -> Response:
         read_query(request)
-        return Response(RunSerializer(find_run(key_of(request).project, number)).data)
+        return Response(RunShownSerializer(find_run(key_of(request).project, number)).data)
 
 
 class CancelRun(APIView):

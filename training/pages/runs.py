@@ -21,6 +21,7 @@ from projects.models import Membership
 from projects.offload import in_database
 from training.models import Dataset, Pipeline, Run, RunEvent
 from training.pages.actions import choices_for
+from training.services.alarms import alarms_of
 from training.services.rundir import log_tail
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -67,6 +68,7 @@ def run(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "run": found,
         "is_manager": is_manager,
         "facts": facts_of(found),
+        "alarms": alarms_of(found),
         # A log can quote the texts that are trained on, gate or not.
         "log": log_tail(found) if is_manager else "",
         "evaluations": found.version.evaluations.all()[:10] if found.version else [],

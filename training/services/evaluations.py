@@ -18,7 +18,8 @@ from projects.errors import Conflict, Invalid, NotFound, Problem, Unavailable
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from projects.services.outbox import record_event
-from training.models import Evaluation, Policy
+from training.models import Evaluation, Policy, Run
+from training.services.alarms import curves_of, find_alarms
 from training.services.evidence import read_evidence
 from training.services.gate import decide_verdict, length_controlled, win_rate
 from training.services.guards import check_guards, latency
@@ -172,7 +173,9 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         "judge": evidence.judge or None,
         "perplexity": evidence.perplexity or None,
     }
-    numbers["lines"] = verdict_lines(numbers, decision.verdict, evidence)
+    run = Run.objects.filter(version=evaluation.candidate).first()
+    alarms = find_alarms(curves_of(run), beta=run.config.get("beta"), people=numbers) if run else None
+    numbers["lines"] = verdict_lines(numbers, decision.verdict, evidence, alarms)
     with transaction.atomic():
         _update(
             evaluation,

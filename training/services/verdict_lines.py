@@ -10,10 +10,11 @@ Only people's votes and the guards decide; the other lines are there to be doubt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from training.services.alarms import Alarm
 from training.services.evidence import Evidence
 from training.services.guards import WORDS
 
@@ -34,8 +35,10 @@ class Line:
         return asdict(self)
 
 
-def verdict_lines(numbers: Mapping[str, Any], verdict: str, evidence: Evidence) -> list[dict[str, str]]:
-    """`numbers` are the evaluation's."""
+def verdict_lines(
+    numbers: Mapping[str, Any], verdict: str, evidence: Evidence, alarms: Sequence[Alarm] | None
+) -> list[dict[str, str]]:
+    """`numbers` are the evaluation's, `alarms` its candidate's run's; None where no run made it."""
     lines = [
         _votes(numbers, verdict),
         _length(numbers),
@@ -44,6 +47,7 @@ def verdict_lines(numbers: Mapping[str, Any], verdict: str, evidence: Evidence) 
         *(_guard(name, guard) for name, guard in numbers["guards"].items()),
         _latency(numbers["latency"]),
         _heldout(numbers.get("heldout_accuracy")),
+        *_alarms(alarms),
     ]
     return [line.as_dict() for line in lines]
 
@@ -139,6 +143,15 @@ def _heldout(accuracy: float | None) -> Line:
     if accuracy > LEAK:
         return Line("heldout", WARN, f"{words} That is more than people agree: look for a leak.")
     return Line("heldout", PASS if accuracy > 0.5 else WARN, words)
+
+
+def _alarms(alarms: Sequence[Alarm] | None) -> list[Line]:
+    """Each sign that it learned to please its score, or that its run shows none."""
+    if alarms is None:
+        return [Line("hacking", NONE, "No run of ours made it.")]
+    return [Line("hacking", WARN, alarm.words) for alarm in alarms] or [
+        Line("hacking", PASS, "Its run shows no sign that it learned to please its score.")
+    ]
 
 
 def _interval(found: Mapping[str, Any]) -> str:
