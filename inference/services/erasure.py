@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from inference.models import Completion, Conversation, Prompt
+from projects.models import Project
 from projects.people import Person
 
 TOMBSTONE = "[erased]"
@@ -79,6 +81,15 @@ def erase_texts(person: Person, prompts: list[UUID]) -> None:
         _named(person).update(subject="")
     _conversations(person).update(title="", head=None)
     _conversations(person).filter(deleted=None).update(deleted=now)
+
+
+def erase_late_answers(project: Project, since: datetime) -> int:
+    """Answers that were still being written when their prompt was erased, from `since` on. Safe to repeat."""
+    prompts = Prompt.objects.filter(project=project, erased__gte=since).values("pk")
+    late = Completion.objects.filter(prompt__in=prompts).exclude(text="", error="", subject="")
+    return late.exclude(state=Completion.State.RUNNING).update(
+        text="", error="", subject="", api_key=None, quarantined=True
+    )
 
 
 def drop_conversations(person: Person, held: set[UUID]) -> None:

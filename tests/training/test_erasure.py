@@ -33,6 +33,7 @@ from feedback.services.tasks import create_compare_task
 from inference import artifact
 from inference.artifact import verify
 from inference.models import Completion, Conversation, Prompt, Version
+from inference.services.completions import finish_completion
 from projects.models import AuditEvent
 from projects.services import SYSTEM, Actor, add_member, record_audit
 from tests.cast import Cast, error_of
@@ -286,12 +287,25 @@ def test_a_dataset_that_was_read_meanwhile_is_not_registered(world: Cast, monkey
     assert Dataset.objects.count() == 3
 
 
-def test_a_member_of_two_projects_stays_in_the_other(world: Cast):
-    add_member(project=world.garden, user=world.bob, role="rater", actor=SYSTEM)
-    report = erase(world, user="bob")
-    world.bob.refresh_from_db()
-    assert (world.bob.username, world.bob.is_active) == ("bob", True)
-    assert [one.project.slug for one in world.bob.memberships.all()] == ["garden"]
+def test_an_answer_that_ends_after_the_erasure_is_taken_away(world: Cast):
+    talk = Conversation.objects.create(project=world.project, owner=world.bob)
+    prompt = world.prompt("Still writing?", conversation=talk)
+    running = world.answer(prompt, state=Completion.State.RUNNING)
+    erase(world, mode="anonymise", user="bob")
+    finish_completion(
+        completion=running, state=Completion.State.FINISHED, text=f"Late {MARK}.", finish_reason="stop"
+    )
+    tick_erasures()
+    running.refresh_from_db()
+    assert (running.text, running.quarantined) == ("", True)
+
+
+def test_a_member_of_two_projects_stays_in_the_other(cast: Cast):
+    add_member(project=cast.garden, user=cast.bob, role="rater", actor=SYSTEM)
+    report = erase(cast, user="bob")
+    cast.bob.refresh_from_db()
+    assert (cast.bob.username, cast.bob.is_active) == ("bob", True)
+    assert [one.project.slug for one in cast.bob.memberships.all()] == ["garden"]
     assert any(one["what"] == "account" for one in report.remains)
 
 
@@ -315,16 +329,16 @@ def test_by_rest(world: Cast):
     [({}, 422), ({"user": "bob", "subject": "x"}, 422), ({"user": "nobody"}, 404), ({"user": "eve"}, 404),
      ({"subject": "x", "mode": "burn"}, 422)],
 )  # fmt: skip
-def test_what_rest_refuses(world: Cast, body: dict[str, Any], status: int):
-    answer = world.post("erasures", body, key=world.manage_key)
+def test_what_rest_refuses(cast: Cast, body: dict[str, Any], status: int):
+    answer = cast.post("erasures", body, key=cast.manage_key)
     assert answer.status_code == status, answer.content
     error_of(answer)
 
 
-def test_a_key_that_does_not_manage_erases_nobody(world: Cast):
-    assert world.post("erasures", {"user": "bob"}).status_code == 403
-    assert world.get("erasures").status_code == 403
-    assert world.get("erasures/1", key=world.foreign_key).status_code == 404
+def test_a_key_that_does_not_manage_erases_nobody(cast: Cast):
+    assert cast.post("erasures", {"user": "bob"}).status_code == 403
+    assert cast.get("erasures").status_code == 403
+    assert cast.get("erasures/1", key=cast.foreign_key).status_code == 404
 
 
 def test_pages_ask_first_and_want_the_name_again(world: Cast):

@@ -38,6 +38,7 @@ from training.services.numbers import create_numbered
 from training.services.runs import RunOver, cancel_run, create_run
 
 LEASE = timedelta(minutes=10)
+LATE = timedelta(hours=1)  # an answer that was in the making is over by then
 ROUNDS = 3  # of counting again, while new data of the person comes in
 
 
@@ -121,7 +122,9 @@ def request_erasure(*, person: Person, mode: str, reason: str = "", actor: Actor
 
 
 def tick_erasures() -> None:
-    """Go on with each that waits, or whose worker is gone."""
+    """Go on with each that waits, or whose worker is gone; and take away what was answered to it late."""
+    for erasure in Erasure.objects.filter(finished__gte=timezone.now() - LATE).select_related("project"):
+        asked.erase_late_answers(erasure.project, erasure.created)
     for id_ in Erasure.objects.filter(status__in=Erasure.ACTIVE).values_list("pk", flat=True):
         run_erasure(id_)
 
