@@ -133,6 +133,14 @@ class EngineClient:
         except httpx.HTTPError:
             return False
 
+    def is_alive(self, *, timeout: float = 5.0) -> bool:
+        """True when it says anything at all: one that is busy or starting does."""
+        try:
+            self._http.get("/health", timeout=timeout)
+        except httpx.HTTPError:
+            return False
+        return True
+
     def models(self, *, timeout: float = 10.0) -> dict[str, ModelCard]:
         """What the engine serves, by name."""
         body = self._call("GET", "/v1/models", timeout=timeout)

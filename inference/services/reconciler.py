@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from inference.artifact import ArtifactError, verify
-from inference.client import EngineClient, EngineError, EngineUnavailable, ModelCard
+from inference.client import EngineClient, EngineError, EngineSilent, EngineUnavailable, ModelCard
 from inference.models import Completion, Deployment, Replica, Version
 from inference.services.engines import engine_clients
 from inference.services.leases import acquire_lease, release_lease, renew_lease
@@ -35,6 +36,8 @@ LEASE = "reconciler"
 LEASE_SECONDS = 30.0
 LEASE_WAIT_SECONDS = 60.0  # a promotion waits this long for a reconciler that is loading
 LOAD_SECONDS = 300.0
+SILENT_SECONDS = 15.0  # an engine that says nothing for so long while it loads is frozen
+PULSE_SECONDS = 1.0
 UNLOAD_SECONDS = 10.0
 LOOK_SECONDS = 3.0  # with a bell every 5 s, whatever an engine does is written down within 10 s
 MAX_MERGE_ERROR = 0.5  # of the size of the update: above it the weights are not the ones that were trained
@@ -307,13 +310,37 @@ def _load_job(client: EngineClient, cards: dict[str, ModelCard], version: Versio
         try:
             if is_another:  # under our name: of a project of the same slug, long gone
                 client.unload(name, timeout=LOAD_SECONDS)
-            client.load(name, folder, timeout=LOAD_SECONDS)
+            _while_alive(client, partial(client.load, name, folder, timeout=LOAD_SECONDS))
         except EngineUnavailable:
             raise
         except EngineError as error:
             raise PromotionRefused(f"{client.url} refuses {label}: {error.message}.") from error
 
     return load
+
+
+def _while_alive(client: EngineClient, work: Callable[[], None]) -> None:
+    """Do something long at an engine, for as long as it answers /health. Raises EngineSilent.
+
+    The thread that waits for a frozen engine is left behind; it ends with the time limit of its request.
+    """
+    ending: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            ending.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+            ending.set_exception(error)
+
+    threading.Thread(target=run, name=f"at {client.url}", daemon=True).start()
+    heard = time.monotonic()
+    while not wait([ending], timeout=PULSE_SECONDS).done:
+        if client.is_alive(timeout=LOOK_SECONDS):
+            heard = time.monotonic()
+        elif time.monotonic() - heard > SILENT_SECONDS:
+            raise EngineSilent(f"{client.url} fell silent while it was loading; nothing was changed")
+    ending.result()
 
 
 def _pin_job(client: EngineClient, version: Version, pinned: bool) -> Callable[[], None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from django.db import connections
 
 from inference.client import EngineClient
 from inference.models import Completion, Deployment, Version
+from inference.services import reconciler
 from inference.services.completions import sample_completion
 from inference.services.deployments import (
     DeploymentConflict,
@@ -65,6 +68,30 @@ def test_a_promoted_version_answers(cast: Cast, client: EngineClient, tmp_path: 
     assert (event.user, event.detail["reason"]) == (cast.ada, "it won")
     version.refresh_from_db()
     assert not version.is_candidate, "it is held because it serves"
+
+
+def test_an_engine_that_freezes_while_it_loads_holds_nobody_up(
+    cast: Cast, client: EngineClient, engine: Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = new_version(cast.project, tmp_path)
+    assert engine.running is not None
+    load, freeze = EngineClient.load, partial(engine.running.send_signal, signal.SIGSTOP)
+
+    def frozen_load(*args: Any, **kwargs: Any) -> None:
+        freeze()
+        load(*args, **kwargs)
+
+    monkeypatch.setattr(EngineClient, "load", frozen_load)
+    monkeypatch.setattr(reconciler, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(reconciler, "LOOK_SECONDS", 2.0)
+    try:
+        with pytest.raises(Unavailable, match="fell silent while it was loading; nothing was changed"):
+            promote(project=cast.project, version=version, actor=SYSTEM, reason="now")
+        assert current_deployment(cast.project).number == 1
+    finally:
+        engine.running.send_signal(signal.SIGCONT)
+    monkeypatch.undo()
+    assert promote(project=cast.project, version=version, actor=SYSTEM, reason="again").number == 2
 
 
 def test_back_and_forth_takes_no_load(cast: Cast, client: EngineClient, tmp_path: Path) -> None:
