@@ -217,7 +217,7 @@ class Generation:
         except asyncio.CancelledError:  # stopped, or the server shuts down
             state = Completion.State.STOPPED
         except EngineError as error:
-            state, problem = Completion.State.FAILED, problem_of(error)
+            state, problem = Completion.State.FAILED, problem_of(error, self.ask.version)
         except Problem as error:
             state, problem = Completion.State.FAILED, error
         except DatabaseError:

@@ -226,7 +226,7 @@ class _Sampler:
             # Which prompt it was about is not said: those without an answer are asked one by one.
             refused = self._find_refused(request, version, [p for p in prompts if p.pk not in answered])
         elif errors:
-            raise problem_of(errors[0])
+            raise problem_of(errors[0], version)
         _update(request, message="", refusals=sorted({*request.refusals, *refused}))
         return len(answered) + len(refused)
 

@@ -164,7 +164,7 @@ def sample_completion(
         sample_completions(project=project, prompts=[prompt], version=version, sampling=sampling)
     )
     if completion is None:
-        raise problem_of(error or EngineUnavailable("no engine answered"))
+        raise problem_of(error or EngineUnavailable("no engine answered"), version)
     return completion
 
 
@@ -234,9 +234,18 @@ def reap_completions() -> int:
     )
 
 
-def problem_of(error: EngineError) -> Problem:
-    """What an engine's error means to whoever asked us."""
+def problem_of(error: EngineError, version: Version | None = None) -> Problem:
+    """What an engine's error means to whoever asked us for an answer of `version`."""
     if isinstance(error, ModelMissing):
+        if version is not None and version.status != Version.Status.AVAILABLE:
+            # The reconciler looked at the files when it meant to load them: no engine will ever hold it so.
+            is_erased = version.status == Version.Status.ERASED
+            cause = "it was erased" if is_erased else "its files are damaged or gone"
+            return Unavailable(
+                f"No engine holds {version.label}, and none can load it: {cause}. "
+                "Put the files back, or roll back to another version.",
+                code="version_damaged",
+            )
         return Unavailable(
             "The engine is still loading this version. Try again in a moment.", code="version_loading"
         )

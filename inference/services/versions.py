@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import uuid
 from datetime import timedelta
@@ -16,11 +17,12 @@ from django.utils import timezone
 from inference.artifact import ArtifactError, read_manifest, verify
 from inference.models import Deployment, Version
 from inference.services.prompts import hash_share
-from projects.errors import Invalid, NotFound
+from projects.errors import Invalid, NotFound, Unavailable
 from projects.models import Project
 from projects.services import SYSTEM, Actor, create_project, record_audit
 
 NUMBER_TRIES = 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ModelNotFound(NotFound):
@@ -29,6 +31,10 @@ class ModelNotFound(NotFound):
 
 class DamagedArtifact(Invalid):
     code = "damaged_artifact"
+
+
+class NoRoom(Unavailable):
+    code = "disk_full"
 
 
 def start_project(*, slug: str, name: str, actor: Actor, **fields: Any) -> Project:
@@ -59,14 +65,15 @@ def register_version(*, project: Project, kind: str, artifact: Path, actor: Acto
     """Copy a finished artifact to where versions live and give it the project's next number.
 
     The copy is checked file by file. A crash leaves either the version, or nothing but a folder that the
-    next registration clears away. Raises DamagedArtifact when the folder is not what its manifest says.
+    next registration clears away. Raises DamagedArtifact when the folder is not what its manifest says,
+    NoRoom when there is no room for the copy.
     """
     home = Path(settings.ARTIFACTS_DIR) / "versions" / str(project.id)
     home.mkdir(parents=True, exist_ok=True)
     incoming = home / f".incoming-{uuid.uuid4()}"
     try:
         # symlinks=True copies a link as a link, which the check then refuses by name.
-        shutil.copytree(artifact, incoming, symlinks=True)
+        shutil.copytree(artifact, incoming, symlinks=True, copy_function=_copy_file)
         manifest = verify(incoming, servable=True)
         version = _insert_version(project, kind, incoming, manifest)
     except (ArtifactError, OSError) as error:
@@ -81,6 +88,16 @@ def register_version(*, project: Project, kind: str, artifact: Path, actor: Acto
         detail={"kind": kind, "digest": version.digest},
     )
     return version
+
+
+def _copy_file(source: str, target: str) -> str:
+    """As `shutil.copy2`. Of errors `copytree` keeps the words alone, and a full disk must be told apart."""
+    try:
+        return str(shutil.copy2(source, target))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise NoRoom(f"{settings.ARTIFACTS_DIR} has no room for the version: {error.strerror}.") from error
 
 
 def mark_candidate(version: Version) -> bool:

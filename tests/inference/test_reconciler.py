@@ -106,8 +106,10 @@ def test_files_deleted_while_loaded(cast: Cast, engine: Process, tmp_path: Path)
     (seen,) = reconcile()
     assert seen.missing == ["kitchen-v2"]
     assert "kitchen@v2 are damaged" in seen.message
-    with pytest.raises(Unavailable):
+    version.refresh_from_db()
+    with pytest.raises(Unavailable, match="roll back") as refused:
         sample_completion(project=cast.project, prompt=cast.prompt(), version=version, sampling=sampling)
+    assert refused.value.code == "version_damaged"
     assert rollback(project=cast.project, actor=SYSTEM, reason="its files are gone").champion == cast.v1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -249,6 +250,18 @@ def test_a_stale_owner_publishes_nothing(scripted: Scripted):
     run = scripted.tick_until(run)
     assert (run.status, run.message) == (Run.Status.FINISHED, "")
     assert Version.objects.filter(project=run.project).count() == 2
+
+
+def test_a_full_disk_at_the_end_is_no_damage(scripted: Scripted, monkeypatch: pytest.MonkeyPatch):
+    def full(source: str, target: str) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", target)
+
+    monkeypatch.setattr("inference.services.versions.shutil.copy2", full)
+    run = scripted.tick_until(scripted.run())
+    assert (run.status, run.cause) == (Run.Status.FAILED, Run.Cause.DISK)
+    assert "What the run made is whole, but" in run.message
+    assert "No space left on device" in run.message
+    assert Version.objects.filter(project=run.project).count() == 1
 
 
 def test_events_taken_over_twice_are_stored_once(scripted: Scripted):

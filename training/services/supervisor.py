@@ -24,7 +24,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.artifact import ArtifactError, verify
-from inference.services.versions import DamagedArtifact, register_version
+from inference.services.versions import DamagedArtifact, NoRoom, register_version
 from projects.services import SYSTEM, record_audit
 from training.launchers import find_launcher
 from training.launchers.protocol import Away, Job, Refused, Sight
@@ -242,6 +242,10 @@ def _publish(run: Run) -> None:
                 version = register_version(project=run.project, kind=makes, artifact=artifact, actor=SYSTEM)
                 Run.objects.filter(pk=run.pk).update(version=version)
             tell_end(run, version=version.label if version else "")
+    except NoRoom as error:
+        run.status = Run.Status.RUNNING
+        _fail(run, Run.Cause.DISK, f"What the run made is whole, but {error.message}")
+        return
     except (ArtifactError, DamagedArtifact) as error:
         run.status = Run.Status.RUNNING  # the transaction took the update back
         _fail(run, Run.Cause.INTERNAL, f"What the run published is damaged: {error}.")
