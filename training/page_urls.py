@@ -5,6 +5,7 @@ from django.urls import path
 from training.pages import (
     accounting,
     actions,
+    comparing,
     compilations,
     datasets,
     erasures,
@@ -30,6 +31,8 @@ urlpatterns = [
     path("p/<slug:slug>/datasets/<int:number>/", datasets.dataset, name="dataset"),
     path("p/<slug:slug>/runs/", runs.runs, name="runs"),
     path("p/<slug:slug>/runs/start", actions.start_run, name="start_run"),
+    path("p/<slug:slug>/runs/plan", runs.run_plan, name="run_plan"),
+    path("p/<slug:slug>/runs/compare", comparing.compare_runs, name="compare_runs"),
     path("p/<slug:slug>/runs/<int:number>/", runs.run, name="run"),
     path("p/<slug:slug>/runs/<int:number>/events", runs.run_events, name="run_events"),
     path("p/<slug:slug>/runs/<int:number>/cancel", actions.stop_run, name="cancel_run"),

@@ -30,6 +30,7 @@ PATHS = [
     "/p/kitchen/runs/",
     "/p/kitchen/runs/2/",
     "/p/kitchen/runs/3/",
+    "/p/kitchen/runs/compare?run=2&run=3",
     "/p/kitchen/evaluations/1/",
     "/p/kitchen/versions/",
     "/p/kitchen/lineage/",

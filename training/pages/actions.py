@@ -27,6 +27,7 @@ from projects.services import Actor
 from projects.threaded import takes_long
 from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
 from training.services.evaluations import create_evaluation, decide
+from training.services.methods import METHODS, ROWS
 from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
 from training.services.policy_changes import policy_of
 from training.services.promotion import promote_version, rollback_version
@@ -74,16 +75,11 @@ def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpRespon
 @manager_action
 def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
     number = request.POST.get("dataset", "")
-    dataset = (
-        Dataset.objects.filter(project=project, number=int(number)).first()
-        if number.isdecimal() and len(number) < 9
-        else None
-    )
     run = create_run(
         project=project,
         method=request.POST.get("method", "dpo"),
-        dataset=dataset,
-        config=_config(request.POST.get("config", "")),
+        dataset=dataset_numbered(project, number) if number else None,
+        config=config_of(request.POST.get("config", "")),
         actor=actor,
     )
     ring(tick_runs)
@@ -107,7 +103,7 @@ def begin_pipeline(request: HttpRequest, project: Project, actor: Actor) -> Http
     pipeline = start_pipeline(
         project=project,
         name=request.POST.get("name", ""),
-        configs=_config(request.POST.get("config", "")),
+        configs=config_of(request.POST.get("config", "")),
         actor=actor,
     )
     ring(tick_runs)
@@ -230,6 +226,7 @@ def choices_for(project: Project) -> dict[str, Any]:
         "policy": policy_of(project),
         "pipelines": PIPELINES,
         "servable": list(versions),
+        "methods": [name for name, method in METHODS.items() if method.makes != ROWS],
         "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),
     }
 
@@ -246,7 +243,19 @@ def _version(request: HttpRequest, project: Project) -> Version:
     return found
 
 
-def _config(text: str) -> dict[str, Any] | None:
+def dataset_numbered(project: Project, number: str) -> Dataset:
+    """The dataset that a form names. Raises Invalid."""
+    found = (
+        Dataset.objects.filter(project=project, number=int(number)).first()
+        if number.isdecimal() and len(number) < 9
+        else None
+    )
+    if found is None:
+        raise Invalid(gettext("Choose a dataset of this project."), param="dataset")
+    return found
+
+
+def config_of(text: str) -> dict[str, Any] | None:
     """Hyperparameters as JSON, nothing when the field is empty."""
     if not text.strip():
         return None

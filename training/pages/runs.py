@@ -15,13 +15,17 @@ from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
+from inference.models import Version
 from projects.access import may, project_for
-from projects.errors import NotFound
+from projects.errors import NotFound, Problem
 from projects.models import Membership
 from projects.offload import in_database
 from training.models import Dataset, Pipeline, Run, RunEvent
-from training.pages.actions import choices_for
+from training.pages.actions import choices_for, config_of, dataset_numbered
+from training.pages.comparing import PLOTS, numbers_of
+from training.services.advice import suggest_method
 from training.services.alarms import alarms_of
+from training.services.foretold import Foretold, foretell_run
 from training.services.rundir import log_tail
 
 LOOK_AGAIN_SECONDS = 1.0
@@ -53,10 +57,30 @@ def runs(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @never_cache
 @require_GET
+def run_plan(request: HttpRequest, slug: str) -> HttpResponse:
+    """What the form would queue, in sentences; nothing is written."""
+    project = project_for(request, slug, Membership.Role.MANAGER)
+    try:
+        number = request.GET.get("dataset", "")
+        plan = foretell_run(
+            project,
+            method=request.GET.get("method", "dpo"),
+            dataset=dataset_numbered(project, number) if number else None,
+            config=config_of(request.GET.get("config", "")),
+        )
+    except Problem as problem:
+        plan = Foretold(problem=problem.message)
+    context = {"plan": plan, "suggestion": suggest_method(project)}
+    return render(request, "training/_run_plan.html", context)
+
+
+@login_required
+@never_cache
+@require_GET
 def run(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     project = project_for(request, slug)
     found = (
-        Run.objects.select_related("project", "dataset", "version", "created_by")
+        Run.objects.select_related("project", "dataset", "version", "reward", "created_by")
         .filter(project=project, number=number)
         .first()
     )
@@ -69,6 +93,9 @@ def run(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "is_manager": is_manager,
         "facts": facts_of(found),
         "alarms": alarms_of(found),
+        "plots": PLOTS.items(),
+        "base": Version.objects.filter(project=project, kind=Version.Kind.BASE).order_by("-number").first(),
+        "environment": environment_of(found),
         # A log can quote the texts that are trained on, gate or not.
         "log": log_tail(found) if is_manager else "",
         "evaluations": found.version.evaluations.all()[:10] if found.version else [],
@@ -130,10 +157,19 @@ def _news(run_id: Any, after: int) -> tuple[list[tuple[int, dict[str, Any]]], di
     found = Run.objects.get(pk=run_id)
     rows = RunEvent.objects.filter(run_id=run_id, sequence__gt=after, name="progress")
     events = [
-        (row.sequence, {"step": row.data.get("step"), "metrics": row.data.get("metrics", {})})
+        (row.sequence, {"step": row.data.get("step"), "metrics": numbers_of(row.data)})
         for row in rows[:EVENTS_AT_ONCE]
     ]
     return events, facts_of(found), not found.is_active
+
+
+def environment_of(run: Run) -> dict[str, Any]:
+    """Where it ran and with what: of its last start."""
+    started = RunEvent.objects.filter(run=run, name="started").order_by("-sequence").first()
+    told = started.data.get("environment") if started is not None else None
+    place = {"launcher": run.launcher, "host": run.handle.get("host"), "job": run.handle.get("job")}
+    found = {name: value for name, value in place.items() if value}
+    return {**found, **told} if isinstance(told, dict) else found
 
 
 def facts_of(run: Run) -> dict[str, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import shutil
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from inference.artifact import write_atomically
 from training.recipes.accounting import Compute
 from training.recipes.meter import Meter
-from training.recipes.rundir import Diverged, Interrupted, Run, is_main, leave_if_overtaken
+from training.recipes.rundir import Diverged, Interrupted, Run, is_main, leave_if_overtaken, processes
 
 COMPLETE = "complete.json"  # written last into a checkpoint, with the account so far
 # TRL's names of what people look at, and ours.
@@ -65,7 +67,12 @@ class Progress(TrainerCallback):
     ) -> None:
         self._first_step, self._began = state.global_step, time.monotonic()
         self._first_tokens = self._compute.tokens["train"]
-        self._run.emit("started", step=state.global_step, total=state.max_steps)
+        self._run.emit(
+            "started",
+            step=state.global_step,
+            total=state.max_steps,
+            environment=environment(args.device.type),
+        )
 
     def on_log(
         self,
@@ -123,6 +130,18 @@ class Progress(TrainerCallback):
         self._run.emit(
             "checkpoint", step=state.global_step, total=state.max_steps, path=f"checkpoints/{checkpoint.name}"
         )
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with, for its page: versions, device, processes."""
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
+    packages = {package: version(package) for package in ("torch", "transformers", "trl", "peft")}
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "device": f"{device}, {name}",
+        "processes": processes(),
+    }
 
 
 def run_trainer(

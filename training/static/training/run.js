@@ -1,4 +1,4 @@
-// A run as it goes: its numbers, two small plots, and its page again when it is over.
+// A run as it goes: its numbers, a small plot of each that its method tells, and its page again when it is over.
 
 const live = document.getElementById("live");
 const words = document.getElementById("run-words").dataset;
@@ -8,7 +8,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 180;
 const PAD = { top: 10, right: 12, bottom: 24, left: 44 };
 
-const series = { loss: [], reward_accuracy: [] };
+// A plot shows itself with its first number.
+const series = Object.fromEntries([...document.querySelectorAll("[data-plot]")].map((place) => [place.dataset.plot, []]));
 let total = 0;
 let drawing = 0;
 
@@ -25,6 +26,7 @@ const FORMATS = {
   tokens_per_second: (value) => Math.round(value).toString(),
   seconds_left: clock,
 };
+const format = (name, value) => (FORMATS[name] ?? ((number) => Number(number.toPrecision(4)).toString()))(value);
 
 function showState(facts) {
   total = facts.total;
@@ -65,6 +67,7 @@ function draw(name) {
   const points = series[name];
   const place = document.querySelector(`[data-plot="${name}"]`);
   if (!points.length) return;
+  place.closest("figure").hidden = false;
   const width = place.clientWidth;
   const values = points.map((point) => point.value);
   const isShare = name === "reward_accuracy";
@@ -73,7 +76,7 @@ function draw(name) {
   const last = Math.max(total, points.at(-1).step, 1);
   const x = (step) => PAD.left + (step / last) * (width - PAD.left - PAD.right);
   const y = (value) => HEIGHT - PAD.bottom - ((value - low) / (high - low)) * (HEIGHT - PAD.top - PAD.bottom);
-  const latest = FORMATS[name](values.at(-1));
+  const latest = format(name, values.at(-1));
   const svg = element("svg", {
     class: "plot", width, height: HEIGHT, role: "img",
     "aria-label": `${words.latest}: ${latest}, ${words.step} ${points.at(-1).step}`,
