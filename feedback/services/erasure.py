@@ -145,6 +145,7 @@ def _about(person: Person) -> dict[str, Any]:
     of = {"project": person.project}
     return {
         "assignments": Assignment.objects.filter(**of, rater=person.user),
+        "questions to them alone": Task.objects.filter(**of, only_for=person.user),
         "battles": Battle.objects.filter(**of, owner=person.user),
         "standings": Standing.objects.filter(**of, user=person.user),
         "rater events": RaterEvent.objects.filter(**of, rater=person.user),

@@ -69,7 +69,7 @@ def world(cast: Cast, settings: Any, tmp_path: Path) -> Cast:
 def of_member(cast: Cast) -> None:
     bob = Judge(user=cast.bob)
     talk = Conversation.objects.create(project=cast.project, owner=cast.bob, title=f"About {MARK}")
-    _, [first, second] = cast.answered_prompt(
+    own, [first, second] = cast.answered_prompt(
         f"I am {MARK}, how are eggs boiled?", [f"{MARK}, in water.", "In a pan."], conversation=talk
     )
     said: Any = {"project": cast.project, "source": "ui"}
@@ -88,6 +88,7 @@ def of_member(cast: Cast) -> None:
         project=cast.project, task=task, rater=cast.bob, shown=[], draft={"comment": MARK},
         lease_until=timezone.now(), state="skipped",
     )  # fmt: skip
+    create_compare_task(project=cast.project, prompt=own, completions=[first, second])
     record_audit(
         project=cast.project, actor=SYSTEM, action="rater.watched", subject="user:bob",
         detail={"reason": "why", "who": "bob"},
@@ -167,7 +168,7 @@ def test_the_report_proves_it_and_names_nobody(world: Cast):
     before = {name: n for name, n in report.before.items() if n}
     assert before["preferences"] == before["ratings"] == before["corrections"] == before["flags"] == 1
     assert (before["conversations"], before["prompts"], before["answers to them"]) == (1, 1, 2)
-    assert (before["assignments"], before["memberships"]) == (1, 1)
+    assert (before["assignments"], before["memberships"], before["questions to them alone"]) == (1, 1, 1)
     assert not any(report.after.values())
     assert {one["number"]: one["digest"] for one in report.datasets} == {2: digests[2], 3: digests[3]}
     assert [(one["number"], one["serves"]) for one in report.versions] == [(2, True)]

@@ -69,6 +69,7 @@ class RequestErasure(APIView):
     """Erase a person from the project. What was trained on them is marked."""
 
     scopes = {"POST": "manage"}
+    long_methods = frozenset({"POST"})  # a dry run looks into each dataset
 
     @extend_schema(
         operation_id="request_erasure",
@@ -120,6 +121,7 @@ class RetrainWithout(APIView):
     """Compile what the person was taken out of, and train on it as the newest marked version was."""
 
     scopes = {"POST": "manage"}
+    long_methods = frozenset({"POST"})
 
     @extend_schema(
         operation_id="retrain_without",

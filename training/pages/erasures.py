@@ -18,6 +18,7 @@ from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.people import Person
 from projects.services import Actor
+from projects.threaded import takes_long
 from training.api.erasures import ErasureSerializer
 from training.models import Erasure
 from training.pages.actions import manager_action
@@ -33,6 +34,7 @@ def erasures(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "training/erasures.html", _desk(project, user=request.GET.get("user", "")))
 
 
+@takes_long("POST")
 @login_required
 @never_cache
 @require_POST
