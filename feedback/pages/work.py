@@ -10,6 +10,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
@@ -176,6 +177,7 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
     rater, kind = person(request), _kind(request)
     kinds = KINDS[kind]
     is_empty = assignment is None
+    standing = standing_of(project, rater)
     return {
         "project": project,
         "kind": kind,
@@ -183,8 +185,9 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
         "sheet": Worksheet.of(assignment) if assignment is not None else None,
         "state": queue_state(project=project, rater=rater, kinds=kinds, is_empty=True) if is_empty else None,
         "waiting": waiting_count(project, rater, kinds),
+        "today": standing.answered_on(timezone.localdate()),
         # While it holds every question is gold; at any other time nothing may tell gold from the rest.
-        "must_qualify": must_qualify(standing_of(project, rater), workbench_of(project)),
+        "must_qualify": must_qualify(standing, workbench_of(project)),
         "can_undo": Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
         "answer_id": uuid7(),
     }

@@ -70,9 +70,11 @@ function take(form, unsent = outbox.keys().length) {
     else ahead.push(form);
   } else if (!isQuestion(form) && isWaiting && !unsent) show(form);
   noteAhead();
-  const fresh = form.querySelector("[data-waiting]");
-  const old = shown().querySelector("[data-waiting]");
-  if (fresh && old) old.textContent = fresh.textContent;
+  for (const count of ["[data-waiting]", "[data-today]"]) {
+    const fresh = form.querySelector(count), old = shown().querySelector(count);
+    if (fresh && old) old.textContent = fresh.textContent;
+    if (fresh && old && count === "[data-today]") old.hidden = fresh.hidden;
+  }
 }
 
 // --- Answers -----------------------------------------------------------------------------------------
