@@ -32,8 +32,6 @@ class Standing(models.Model):
     # Today's answers, against the cap.
     day = models.DateField(null=True, blank=True)
     answered = models.PositiveIntegerField(default=0, help_text="On that day.")
-    # Up to where in the line there is nothing for this rater.
-    passed = models.BigIntegerField(default=0, editable=False)
     # Measured by a schedule: see services/quality.py for the keys.
     numbers = models.JSONField(default=dict)
     measured = models.DateTimeField(null=True, blank=True)

@@ -70,7 +70,7 @@ def update_workbench(*, project: Project, actor: Actor, **changes: Any) -> Workb
 
 
 def take_places(project: Project, count: int) -> range:
-    """The next `count` places in the line. They only grow, so that a rater's `passed` stays true."""
+    """The next `count` places in the line. They only grow."""
     with transaction.atomic():
         row = locked_workbench(project)
         Workbench.objects.filter(project=project).update(next_place=F("next_place") + count)

@@ -53,7 +53,7 @@ def start_due(policy: Policy, now: datetime) -> Run | None:
     for slot in due_slots(policy, now):
         if _is_started(policy.project, slot):
             continue
-        attempt = f"{slot}/{waiting_judgements(policy.project, None)}"
+        attempt = f"{slot}/{waiting_judgements(policy.project, None, policy.method)}"
         this_hour = f"{attempt}@{now:%Y-%m-%dT%H}"
         if any(_was_noted(policy.project, "policy.skipped", name) for name in (attempt, this_hour)):
             continue

@@ -24,7 +24,7 @@ def due_slots(policy: Policy, now: datetime) -> list[str]:
             slots.append(f"cron:{moment.isoformat()}")
     if policy.min_new_judgements:
         last = last_run(policy.project)
-        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None)
+        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None, policy.method)
         if waiting >= policy.min_new_judgements:
             slots.append(f"judgements:after-run-{last.number if last else 0}")
     return slots
@@ -53,7 +53,7 @@ def next_run_in_words(policy: Policy | None, now: datetime) -> str:
         parts.append(f"at {moment:%Y-%m-%d %H:%M}")
     if policy.min_new_judgements:
         last = last_run(policy.project)
-        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None)
+        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None, policy.method)
         missing = max(0, policy.min_new_judgements - waiting)
         parts.append(f"after {missing} more judgements" if missing else "now: enough judgements came")
     if not parts:
