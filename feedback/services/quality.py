@@ -7,18 +7,22 @@ none from before the rater was last restored, so that old evidence is not held a
     seconds_median  from question to answer
     gold            {"n", "right", "accuracy", "low", "high"}  Wilson's 95 % interval
     left            {"n", "left", "share", "p"}  of two with a winner; p: by a fair coin
-    newest          {"n", "newest", "share", "others", "p"}  p: as often as with the other raters
+    newest          {"n", "newest", "share", "others", "p"}  others: of one who chooses it often; p: as often
     fast            {"n", "fast", "share"}  answers under the workbench's min_seconds
-    agreement       {"n", "share"}  0 to 1 over each answer of another rater to the same task
+    agreement       {"n", "share", "raters"}  0 to 1 over each answer of another rater to the same task
+    majority        {"n", "matched", "share", "others"}  of two with a winner, as most others on the task
+                    said; others: how often two others chose alike
     remarks         what stands out, in words
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 from typing import Any
 from uuid import UUID
@@ -38,8 +42,13 @@ from projects.models import Project
 from projects.services import SYSTEM
 
 WINDOW = 2_000  # answers a rater
+WINDOW_OF_OTHERS = 10_000  # of all of them together
+ABOVE_CHANCE_P = 0.2  # who may be better than a coin is not called one
 ENOUGH_GOLD = 10
 ENOUGH = 20
+ENOUGH_MATCHES = 40
+NEAR_CHANCE = 0.6
+UPPER_QUARTER = 0.75
 BIAS_P = 0.001  # of many raters looked at again and again, few must stand out by chance
 BIAS_SHARE = 0.65
 FAST_SHARE = 0.5
@@ -86,6 +95,7 @@ def measure_rater(standing: Standing, workbench: Workbench) -> dict[str, Any]:
         "newest": _newest(standing, said),
         "fast": _fast(said, workbench.min_seconds),
         "agreement": _agreement(standing, said, form),
+        "majority": _majority(standing, said),
     }
     numbers["remarks"] = _remarks(numbers, workbench)
     standing.numbers, standing.measured = numbers, now
@@ -155,17 +165,16 @@ def _chance(hits: list[bool], share: float) -> float:
 def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
     """Whether the newest version wins with this rater more often than with the others of the project.
 
-    A newer version should win more often than not, so chance is no measure; the other raters are.
+    A newer version should win more often than not, so chance is no measure; the other raters are. Not their
+    mean, which one who contradicts everybody would draw down: the share of one in their upper quarter.
     """
     mine = _newest_wins(said)
-    others_said = Assignment.objects.filter(
-        project=standing.project_id, state=Assignment.State.DONE, task__kind=Task.Kind.COMPARE
-    ).exclude(rater=standing.user_id)
-    rows = others_said.order_by("-closed").values_list("task_id", "shown", "answer")[:WINDOW]
-    others = _newest_wins(
-        [Said(pk, "compare", shown, answer or {}, None, None) for pk, shown, answer in rows]
-    )
-    share = sum(others) / len(others) if len(others) >= ENOUGH else None
+    by_rater: defaultdict[int, list[Said]] = defaultdict(list)
+    for rater, one in _of_others(standing):
+        by_rater[rater].append(one)
+    wins = [_newest_wins(of_one) for of_one in by_rater.values()]
+    shares = sorted(sum(won) / len(won) for won in wins if len(won) >= ENOUGH)
+    share = shares[math.ceil(UPPER_QUARTER * (len(shares) - 1))] if shares else None
     return {
         "n": len(mine),
         "newest": sum(mine),
@@ -209,21 +218,80 @@ def _agreement(standing: Standing, said: list[Said], form: Form) -> dict[str, An
     others = Assignment.objects.filter(
         task__in=[one.task_id for one in said], state=Assignment.State.DONE
     ).exclude(rater=standing.user_id)
-    for task_id, shown, answer in others.values_list("task_id", "shown", "answer"):
+    raters = set()
+    for task_id, rater, shown, answer in others.values_list("task_id", "rater", "shown", "answer"):
         by_task[task_id].append((shown, answer or {}))
+        raters.add(rater)
     found = [
         alike
         for one in said
         for other in by_task[one.task_id]
         if (alike := agreement_of(one.kind, [(one.shown, one.answer), other], form)) is not None
     ]
-    return {"n": len(found), "share": sum(found) / len(found) if found else None}
+    return {
+        "n": len(found),
+        "share": sum(found) / len(found) if found else None,
+        "raters": len(raters),
+    }
+
+
+def _majority(standing: Standing, said: list[Said]) -> dict[str, Any]:
+    """How often this rater chooses as most others do, and how often two others choose alike.
+
+    Who answers at random is right half of the time, which no threshold of agreement tells from a rater of
+    another taste; that the others agree much better than chance, and this one not at all, does.
+    """
+    theirs: defaultdict[UUID, list[str]] = defaultdict(list)
+    for _, one in _of_others(standing):
+        if chosen := _chosen(one):
+            theirs[one.task_id].append(chosen)
+    matched = []
+    for one in said:
+        counts = Counter(theirs.get(one.task_id, ())).most_common(2)
+        is_clear = len(counts) == 1 or (len(counts) == 2 and counts[0][1] > counts[1][1])
+        if is_clear and (chosen := _chosen(one)):
+            matched.append(chosen == counts[0][0])
+    alike = [a == b for chosen in theirs.values() for a, b in combinations(chosen, 2)]
+    return {
+        "n": len(matched),
+        "matched": sum(matched),
+        "share": sum(matched) / len(matched) if matched else None,
+        "others": sum(alike) / len(alike) if len(alike) >= ENOUGH_MATCHES else None,
+    }
+
+
+def _of_others(standing: Standing) -> list[tuple[int, Said]]:
+    """The latest comparisons of the project's other raters, gold aside."""
+    rows = Assignment.objects.filter(
+        project=standing.project_id, state=Assignment.State.DONE, task__kind=Task.Kind.COMPARE
+    ).exclude(rater=standing.user_id)
+    return [
+        (rater, Said(task_id, Task.Kind.COMPARE, shown, answer or {}, None, None))
+        for rater, task_id, shown, answer in rows.order_by("-closed").values_list(
+            "rater_id", "task_id", "shown", "answer"
+        )[:WINDOW_OF_OTHERS]
+    ]
+
+
+def _chosen(one: Said) -> str:
+    """The better one of two; empty for a tie and anything else."""
+    ranks = _two(one)
+    return one.shown[ranks[0] > ranks[1]] if ranks and ranks[0] != ranks[1] else ""
+
+
+def _is_like_chance(majority: dict[str, Any]) -> bool:
+    n, matched, others = majority["n"], majority["matched"], majority["others"]
+    if n < ENOUGH_MATCHES or others is None or majority["share"] > NEAR_CHANCE:
+        return False
+    is_above = binomtest(matched, n, 0.5, alternative="greater").pvalue < ABOVE_CHANCE_P
+    is_below_others = binomtest(matched, n, others, alternative="less").pvalue < BIAS_P
+    return bool(is_below_others and not is_above)
 
 
 def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
     """Sentences about what stands out: stored with the event, in English, as the audit trail is."""
     gold, left, newest, fast = (numbers[name] for name in ("gold", "left", "newest", "fast"))
-    agreement, remarks = numbers["agreement"], []
+    agreement, majority, remarks = numbers["agreement"], numbers["majority"], []
     if gold["n"] >= ENOUGH_GOLD and gold["high"] < workbench.qualification_accuracy:
         remarks.append(
             f"{gold['right']} of {gold['n']} gold answers were right;"
@@ -233,7 +301,8 @@ def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
         side = "left" if left["share"] > 0.5 else "right"
         count = left["left"] if side == "left" else left["n"] - left["left"]
         remarks.append(f"The {side} answer was chosen in {count} of {left['n']} comparisons.")
-    if newest["p"] is not None and newest["n"] >= ENOUGH and newest["p"] < BIAS_P:
+    is_newer = newest["p"] is not None and newest["share"] > newest["others"]
+    if is_newer and newest["n"] >= ENOUGH and newest["p"] < BIAS_P:
         remarks.append(
             f"The newer version was chosen in {newest['share']:.0%} of {newest['n']} comparisons;"
             f" others chose it in {newest['others']:.0%}."
@@ -242,9 +311,15 @@ def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
         remarks.append(
             f"{fast['fast']} of {fast['n']} answers took less than {workbench.min_seconds:g} seconds."
         )
-    if agreement["n"] >= ENOUGH and agreement["share"] < LOW_AGREEMENT:
+    # Where two alone disagree, nobody can say who of them is wrong.
+    if agreement["n"] >= ENOUGH and agreement["share"] < LOW_AGREEMENT and agreement["raters"] > 1:
         remarks.append(
             f"Agreement with other raters is {agreement['share']:.0%}, over {agreement['n']} answers."
+        )
+    elif _is_like_chance(majority):
+        remarks.append(
+            f"The choice of most others was met in {majority['matched']} of {majority['n']} comparisons,"
+            f" as by a coin; others agree with each other in {majority['others']:.0%}."
         )
     return remarks
 
