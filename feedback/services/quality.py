@@ -11,7 +11,7 @@ none from before the rater was last restored, so that old evidence is not held a
     fast            {"n", "fast", "share"}  answers under the workbench's min_seconds
     agreement       {"n", "share", "raters"}  0 to 1 over each answer of another rater to the same task
     majority        {"n", "matched", "share", "others"}  of two with a winner, as most others on the task
-                    said; others: how often two others chose alike
+                    said; others: the share of one in the others' upper quarter
     remarks         what stands out, in words
 """
 
@@ -22,9 +22,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from django.db.models import F, Max, OuterRef, Q, Subquery
@@ -155,11 +154,13 @@ def _left(said: list[Said]) -> dict[str, Any]:
     }
 
 
-def _chance(hits: list[bool], share: float) -> float:
+def _chance(
+    hits: list[bool], share: float, side: Literal["two-sided", "less", "greater"] = "two-sided"
+) -> float:
     """How likely chance alone, of this share, gives so many hits or a rarer number (two-sided, exact)."""
     from scipy.stats import binomtest  # half a second, which each process that starts would pay
 
-    return float(binomtest(sum(hits), len(hits), share).pvalue)
+    return float(binomtest(sum(hits), len(hits), share, alternative=side).pvalue)
 
 
 def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
@@ -173,8 +174,7 @@ def _newest(standing: Standing, said: list[Said]) -> dict[str, Any]:
     for rater, one in _of_others(standing):
         by_rater[rater].append(one)
     wins = [_newest_wins(of_one) for of_one in by_rater.values()]
-    shares = sorted(sum(won) / len(won) for won in wins if len(won) >= ENOUGH)
-    share = shares[math.ceil(UPPER_QUARTER * (len(shares) - 1))] if shares else None
+    share = _upper_quarter(sum(won) / len(won) for won in wins if len(won) >= ENOUGH)
     return {
         "n": len(mine),
         "newest": sum(mine),
@@ -236,28 +236,43 @@ def _agreement(standing: Standing, said: list[Said], form: Form) -> dict[str, An
 
 
 def _majority(standing: Standing, said: list[Said]) -> dict[str, Any]:
-    """How often this rater chooses as most others do, and how often two others choose alike.
+    """How often this rater chooses as most others do, and how often one of the others' upper quarter does.
 
     Who answers at random is right half of the time, which no threshold of agreement tells from a rater of
     another taste; that the others agree much better than chance, and this one not at all, does.
     """
-    theirs: defaultdict[UUID, list[str]] = defaultdict(list)
-    for _, one in _of_others(standing):
+    theirs: defaultdict[UUID, dict[int, str]] = defaultdict(dict)
+    by_rater: defaultdict[int, dict[UUID, str]] = defaultdict(dict)
+    for rater, one in _of_others(standing):
         if chosen := _chosen(one):
-            theirs[one.task_id].append(chosen)
-    matched = []
-    for one in said:
-        counts = Counter(theirs.get(one.task_id, ())).most_common(2)
-        is_clear = len(counts) == 1 or (len(counts) == 2 and counts[0][1] > counts[1][1])
-        if is_clear and (chosen := _chosen(one)):
-            matched.append(chosen == counts[0][0])
-    alike = [a == b for chosen in theirs.values() for a, b in combinations(chosen, 2)]
+            theirs[one.task_id][rater] = by_rater[rater][one.task_id] = chosen
+    matched = _matches({one.task_id: chosen for one in said if (chosen := _chosen(one))}, theirs)
+    of_others = [_matches(choices, theirs, rater) for rater, choices in by_rater.items()]
     return {
         "n": len(matched),
         "matched": sum(matched),
         "share": sum(matched) / len(matched) if matched else None,
-        "others": sum(alike) / len(alike) if len(alike) >= ENOUGH_MATCHES else None,
+        "others": _upper_quarter(sum(met) / len(met) for met in of_others if len(met) >= ENOUGH_MATCHES),
     }
+
+
+def _matches(
+    choices: dict[UUID, str], theirs: dict[UUID, dict[int, str]], rater: int | None = None
+) -> list[bool]:
+    """Where most others than `rater` chose one answer: whether it is the one in `choices`."""
+    matched = []
+    for task_id, chosen in choices.items():
+        others = [said for one, said in theirs.get(task_id, {}).items() if one != rater]
+        counts = Counter(others).most_common(2)
+        if len(counts) == 1 or (len(counts) == 2 and counts[0][1] > counts[1][1]):
+            matched.append(chosen == counts[0][0])
+    return matched
+
+
+def _upper_quarter(shares: Iterable[float]) -> float | None:
+    """What one of the upper quarter has: neither an outlier nor drawn down by several."""
+    ordered = sorted(shares)
+    return ordered[math.ceil(UPPER_QUARTER * (len(ordered) - 1))] if ordered else None
 
 
 def _of_others(standing: Standing) -> list[tuple[int, Said]]:
@@ -283,9 +298,8 @@ def _is_like_chance(majority: dict[str, Any]) -> bool:
     n, matched, others = majority["n"], majority["matched"], majority["others"]
     if n < ENOUGH_MATCHES or others is None or majority["share"] > NEAR_CHANCE:
         return False
-    is_above = binomtest(matched, n, 0.5, alternative="greater").pvalue < ABOVE_CHANCE_P
-    is_below_others = binomtest(matched, n, others, alternative="less").pvalue < BIAS_P
-    return bool(is_below_others and not is_above)
+    hits = [True] * matched + [False] * (n - matched)
+    return _chance(hits, 0.5, "greater") >= ABOVE_CHANCE_P and _chance(hits, others, "less") < BIAS_P
 
 
 def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
@@ -319,7 +333,7 @@ def _remarks(numbers: dict[str, Any], workbench: Workbench) -> list[str]:
     elif _is_like_chance(majority):
         remarks.append(
             f"The choice of most others was met in {majority['matched']} of {majority['n']} comparisons,"
-            f" as by a coin; others agree with each other in {majority['others']:.0%}."
+            f" as by a coin; others met it in {majority['others']:.0%}."
         )
     return remarks
 

@@ -167,7 +167,7 @@ def test_what_no_chain_of_votes_joins_with_the_champion_is_said_to_be_apart(cast
 
 
 def test_one_rater_with_nine_of_ten_votes_makes_no_narrow_interval(cast: Cast) -> None:
-    """Anna's 90 votes are for v2; ten others, with a vote each, are evenly split. It is not sure that v2 is better."""
+    """Anna's 90 votes are for v2; ten others, with a vote each, are evenly split. So it is not sure."""
     v2 = another(cast, 2)
     compare(cast, [cast.v1, v2], [2, 1], 90, who="anna")
     for number in range(10):
