@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
@@ -390,9 +390,9 @@ def _written(person: Person) -> dict[str, int]:
 
 def _holding(person: Person, *, anonymises: bool) -> list[tuple[Dataset, int]]:
     """Datasets whose rows come from what will be erased, and from how many ids of it each."""
-    judgements = set(said.judgement_ids(person, corrections_only=anonymises))
+    judgements = list(said.judgement_ids(person, corrections_only=anonymises))
     prompts = _prompts_of(person)
-    sources = {*prompts, *asked.answers_to(prompts)}
+    sources = [*prompts, *asked.answers_to(prompts)]
     found = []
     for dataset in Dataset.objects.filter(project=person.project, status=Dataset.Status.READY):
         held = _count(dataset, FEEDBACK, judgements) + _count(dataset, SOURCES, sources)
@@ -401,9 +401,9 @@ def _holding(person: Person, *, anonymises: bool) -> list[tuple[Dataset, int]]:
     return found
 
 
-def _count(dataset: Dataset, name: str, wanted: Iterable[UUID]) -> int:
+def _count(dataset: Dataset, name: str, wanted: Sequence[UUID]) -> int:
     with ids_of(dataset.folder, name) as ids:
-        return sum(id_ in ids for id_ in wanted)
+        return len(ids.among(wanted))
 
 
 def _versions_of(datasets: list[Dataset]) -> list[Version]:
