@@ -2,8 +2,9 @@
 
 One project with a million judgements on 100,000 prompts (as bench/compile.py makes them), one with forty.
 Each page is fetched as a rater or a manager, each list of the API with a manager's key, each list of the
-console as an operator, through Django without a network. The time is the best of three after a first one;
-queries are counted, and the small project must need as many. `--quick` takes 50,000 judgements;
+console as an operator (not its search, which reads every text), through Django without a network. The time
+is the best of three after a first one; queries are counted, and the small project must need as many.
+`--quick` takes 50,000 judgements;
 `--database URL` takes a database that this bench has filled before.
 """
 
@@ -151,7 +152,6 @@ def places(ids: dict[str, str]) -> Iterator[Place]:
                  "feedback/flag", "inference/prompt", "inference/completion", "inference/conversation",
                  "feedback/assignment", "feedback/task", "projects/auditevent"):  # fmt: skip
         yield Place(f"/admin/{path}/", "operator")
-        yield Place(f"/admin/{path}/?q=egg", "operator")
 
 
 def prepare(slug: str) -> dict[str, Any]:

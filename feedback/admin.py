@@ -62,7 +62,6 @@ class FeedbackAdmin(FactAdmin):
 @admin.register(Rating)
 class RatingAdmin(FeedbackAdmin):
     list_display = ("__str__", "project", "rater", "subject", "reasons", "created", "retracted")
-    list_filter = (*FeedbackAdmin.list_filter, "aspect", "value")
 
 
 class CandidateInline(FactInline):
@@ -95,6 +94,7 @@ class PreferenceAdmin(FeedbackAdmin):
 class CandidateAdmin(FactAdmin):
     list_display = ("preference", "position", "rank", "completion")
     list_select_related = ("preference", "completion")
+    ordering = ("-pk",)  # positions have no index
 
 
 @admin.register(Correction)

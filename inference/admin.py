@@ -64,7 +64,7 @@ class PromptAdmin(FactAdmin):
 @admin.register(Completion)
 class CompletionAdmin(FactAdmin):
     list_display = ("__str__", "project", "state", "finish_reason", "tokens_out", "ttft_ms", "created")
-    list_filter = ("project", "state", "quarantined", "version_label")
+    list_filter = ("project", "state", "quarantined")  # labels would be looked for in every row
     list_select_related = ("project",)
     search_fields = ("version_label", "subject", "text")
     written_out = ("text", "sampling")

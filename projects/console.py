@@ -9,9 +9,11 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
+from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy
@@ -31,10 +33,22 @@ def actor_of(request: HttpRequest) -> Actor:
     return Actor(user=request.user if isinstance(request.user, User) else None)
 
 
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # it cannot be subscripted
+    """Counts as far as anybody leafs: a million rows took a tenth of a second to count, for a number."""
+
+    MOST = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        rows = self.object_list
+        return rows.order_by()[: self.MOST].count() if isinstance(rows, QuerySet) else len(rows)
+
+
 class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold publishes no types
     """Every operator may see and change; nothing is deleted from here."""
 
     list_per_page = 50
+    paginator = BoundedPaginator
     show_full_result_count = False
     warn_unsaved_form = True
 
