@@ -162,6 +162,19 @@ def test_a_worker_that_died_is_replaced(large: Cast, monkeypatch: pytest.MonkeyP
     assert Dataset.objects.count() == 1
 
 
+def test_one_is_made_at_a_time(large: Cast):
+    first, second = ask(large), ask(large, "preview")
+    Compilation.objects.filter(pk=first.pk).update(
+        status="running", lease_until=timezone.now() + compilations.LEASE
+    )
+    tick_compilations()
+    second.refresh_from_db()
+    assert second.status == Compilation.Status.WAITING
+    Compilation.objects.filter(pk=first.pk).update(lease_until=timezone.now())
+    tick_compilations()
+    assert set(Compilation.objects.values_list("status", flat=True)) == {"done"}
+
+
 def test_what_cannot_be_compiled_says_why(large: Cast):
     job = ask(large, versions=["v9"])
     tick_compilations()

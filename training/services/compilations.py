@@ -20,7 +20,7 @@ from feedback.models import Correction, Preference, Rating
 from projects.errors import Conflict, Problem
 from projects.models import Project
 from projects.services import Actor
-from training.models import Compilation
+from training.models import Compilation, Erasure
 from training.services.compiler import (
     ErasedMeanwhile,
     Preview,
@@ -91,8 +91,16 @@ def cancel_compilation(compilation: Compilation) -> Compilation:
 
 
 def tick_compilations() -> None:
-    """Work off what waits, and what a worker died over; the oldest first. Old ones are forgotten."""
-    Compilation.objects.filter(finished__lt=timezone.now() - KEPT).delete()
+    """Work off what waits, and what a worker died over; the oldest first. Old ones are forgotten.
+
+    One at a time: a worker has few places, and engines and webhooks must not wait behind large readings.
+    While a person is being erased none begins, since it would have to be thrown away.
+    """
+    now = timezone.now()
+    Compilation.objects.filter(finished__lt=now - KEPT).delete()
+    at_work = Compilation.objects.filter(status=Compilation.Status.RUNNING, lease_until__gt=now).exists()
+    if at_work or Erasure.objects.filter(status__in=Erasure.ACTIVE).exists():
+        return
     for id_ in (
         Compilation.objects.filter(status__in=Compilation.ACTIVE)
         .order_by("created")
