@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from inference.models import Lease
+from projects.offload import lightly_committed
 
 
 def acquire_lease(*, name: str, seconds: float) -> uuid.UUID | None:
@@ -35,4 +36,5 @@ def renew_lease(*, name: str, holder: uuid.UUID, seconds: float) -> bool:
 
 def release_lease(*, name: str, holder: uuid.UUID) -> None:
     """Free at once. Does nothing when another took it."""
-    Lease.objects.filter(name=name, holder=holder).delete()
+    with lightly_committed():  # who deploys waits for this; a lease that came back would lapse
+        Lease.objects.filter(name=name, holder=holder).delete()
