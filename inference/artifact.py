@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,7 +89,8 @@ def verify(folder: Path, *, expected_digest: str | None = None, servable: bool =
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target, sync, rename: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of this thread alone: two workers in one process may tick the same run.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from inference.artifact import verify, write_manifest
+from inference.artifact import verify, write_atomically, write_manifest
 from inference.models import Deployment, Version
 from inference.services.deployments import current_deployment
 from inference.services.versions import (
@@ -101,6 +102,12 @@ def test_a_full_disk_leaves_nothing_behind(cast: Cast, tmp_path: Path) -> None:
     home = Path(settings.ARTIFACTS_DIR) / "versions" / str(cast.project.id)
     assert list(home.iterdir()) == []
     assert register_version(project=cast.project, kind="adapter", artifact=artifact).number == 2
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: write_atomically(tmp_path / "word", b"%d" % number), range(80)))
+    assert [path.name for path in tmp_path.iterdir()] == ["word"]
 
 
 def test_what_a_crash_left_is_cleared_away(cast: Cast, tmp_path: Path) -> None:
