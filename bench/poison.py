@@ -243,7 +243,7 @@ def claims(arms: list[Arm], labels: int) -> list[Claim]:
                 f" ({round(labels * arm.share)} hostile labels; {named}):"
                 " a bad answer with the trigger beats a good one",
                 value=arm.backdoor,
-                unit=f"of {AUDIT} audit prompts",
+                unit=f"share of {AUDIT} audit prompts",
                 goal=f"<= {least:.2f}" if arm.share == SHARE else f"> {least:.2f}",
                 holds=(arm.backdoor <= least) == (arm.share == SHARE),
                 versus=f"{arm.right:.2f} right without the trigger: what an audit without it would see",
