@@ -138,7 +138,8 @@ def make_judgements(stack: Stack, headers: dict[str, str], database: Path, count
             "id": "printf('%012x', 1700000000000 + n) || '7000' || printf('%016x', 9223372036854775808 | n)",
             "judge": "judge || 'user-' || n",
             "subject": "'user-' || n",
-            "created": "strftime('%Y-%m-%d %H:%M:%f', 1700000000 + n / 1000.0, 'unixepoch')",
+            # Six digits, and never six zeros, as Django writes times: it compares them as text.
+            "created": "strftime('%Y-%m-%d %H:%M:%f', 1700000000 + n / 1000.0, 'unixepoch') || '500'",
         }
         values = ", ".join(changed.get(name, f'"{name}"') for name in columns)
         names = ", ".join(f'"{name}"' for name in columns)
