@@ -76,8 +76,8 @@ class RequestErasure(APIView):
         request=ErasureBody,
         responses={202: ErasureSerializer, 200: ForetoldSerializer, 404: ErrorSerializer},
     )
+    @idempotent()  # what is kept for a day names nobody: a digest of the body, and the report
     def post(self, request: Request) -> Response:
-        # Takes no Idempotency-Key: an answer kept for replays would name the person by its request.
         key = key_of(request)
         read_query(request)
         body = parse_body(ErasureBody, request.data)
