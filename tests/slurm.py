@@ -6,6 +6,7 @@ own, and die with this process. `SLURM_CONF` in the environment is what Slurm's 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -100,13 +101,17 @@ class Slurm:
         import psutil
 
         daemon = psutil.Process(self._daemons.pop("slurmd").pid)
-        for process in [*daemon.children(recursive=True), daemon]:
-            process.kill()
+        victims = [daemon, *daemon.children(recursive=True)]
         for process in psutil.process_iter(["cmdline", "environ"]):
-            ours = (process.info["environ"] or {}).get("SLURM_CONF") == os.environ["SLURM_CONF"]
-            words = " ".join(process.info["cmdline"] or [])
-            if ours and ("slurmstepd" in words or "tests.training.recipe" in words):
-                process.kill()
+            environ, words = process.info["environ"] or {}, " ".join(process.info["cmdline"] or [])
+            of_a_job = "SLURM_JOB_ID" in environ or "slurmstepd" in words
+            if of_a_job and environ.get("SLURM_CONF") == os.environ["SLURM_CONF"]:
+                victims.append(process)
+        # All stand still before the first dies: none is left that could tell the controller of another's end.
+        for signal_ in (signal.SIGSTOP, signal.SIGKILL):
+            for process in victims:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal_)
         subprocess.run(
             ["scontrol", "update", f"NodeName={NODE}", "State=DOWN", "Reason=test"], check=True, timeout=30
         )

@@ -18,7 +18,7 @@ from rest_framework.views import APIView
 from inference.artifact import ArtifactError, verify
 from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
-from projects.downloads import Sink, streamed
+from projects.downloads import CONTENT_TYPES, Sink, streamed
 from projects.errors import Conflict, Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import Project
@@ -152,7 +152,8 @@ class DownloadDataset(APIView):
             OpenApiParameter("part", enum=list(PARTS), default="train"),
         ],
         responses={
-            (200, "application/x-ndjson"): OpenApiTypes.STR,
+            (200, CONTENT_TYPES["jsonl"]): OpenApiTypes.STR,
+            (200, CONTENT_TYPES["parquet"]): OpenApiTypes.BINARY,
             404: ErrorSerializer,
             409: ErrorSerializer,
         },
@@ -160,17 +161,16 @@ class DownloadDataset(APIView):
     def get(self, request: Request, number: int) -> StreamingHttpResponse:
         query = read_query(request, "as", "part")
         form, part = query.get("as", "jsonl"), query.get("part", "train")
-        if form not in ("jsonl", "parquet"):
+        if form not in CONTENT_TYPES:
             raise Invalid("as must be jsonl or parquet.", param="as")
         if part not in PARTS:
             raise Invalid(f"part must be one of {', '.join(PARTS)}.", param="part")
         dataset = find_dataset(key_of(request).project, number)
         shards = shard_paths(_checked(dataset), part)
-        is_json = form == "jsonl"
         return streamed(
             request,
-            _lines(shards) if is_json else _parquet(shards),
-            content_type="application/x-ndjson" if is_json else "application/vnd.apache.parquet",
+            _lines(shards) if form == "jsonl" else _parquet(shards),
+            content_type=CONTENT_TYPES[form],
             name=f"{dataset.project.slug}-dataset-{dataset.number}-{part}.{form}",
         )
 

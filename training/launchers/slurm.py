@@ -36,6 +36,9 @@ _CAUSES: dict[str, Cause] = {
     "BOOT_FAIL": "lost",
 }
 
+# A node that fails while it takes the job over leaves the job FAILED, for this reason.
+_NODE_REASONS = {"JobLaunchFailure", "NodeDown"}
+
 
 def start(job: Job) -> Handle:
     """Submit the job. Raises Refused for what Slurm will not take, such as an unknown partition."""
@@ -74,10 +77,14 @@ def poll(handle: Handle) -> Sight:
     said = f"Slurm says of job {handle['job']}: {state}"
     if reason not in ("None", "NonZeroExitCode"):
         said += f", {reason}"
-    if state == "NODE_FAIL":
+    is_node = state == "NODE_FAIL" or reason in _NODE_REASONS
+    if is_node:
         said += f", node {facts.get('NodeList') or facts.get('BatchHost') or 'unknown'} failed"
     return Sight(
-        is_alive=False, code=-signal_ or as_signal(code), cause=_CAUSES.get(state, ""), reason=f"{said}."
+        is_alive=False,
+        code=-signal_ or as_signal(code),
+        cause="lost" if is_node else _CAUSES.get(state, ""),
+        reason=f"{said}.",
     )
 
 

@@ -138,7 +138,12 @@ def differences(rows: list[dict[str, Any]], *, also_same: bool = False) -> list[
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    return {"method": run.method, "dataset": run.dataset.number, "seed": run.seed, **run.config}
+    return {
+        "method": run.method,
+        "dataset": run.dataset.number,
+        "seed": run.seed,
+        **dict(sorted(run.config.items())),
+    }
 
 
 def _results(run: Run) -> dict[str, Any]:
