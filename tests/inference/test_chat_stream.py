@@ -142,22 +142,24 @@ def test_stop_keeps_the_text(cast: Cast, bob: AsyncClient, stubs: Stubs) -> None
         row = await in_database(Completion.objects.get, id=id_)
         assert (row.state, row.text, row.finish_reason) == ("stopped", stopped["text"], "cancelled")
         assert (await bob.post(url_of(id_, "stop"))).json() == stopped, "twice is no error"
-        await asyncio.sleep(0.1)
-        assert stubs[0].running == 0, "the engine was told"
+        async with asyncio.timeout(10):  # the engine is told
+            while stubs[0].running:
+                await asyncio.sleep(0.02)
 
     play(scene)
 
 
-def test_without_a_reader_it_ends(cast: Cast, bob: AsyncClient) -> None:
+def test_without_a_reader_it_ends(cast: Cast, bob: AsyncClient, settings: Any) -> None:
+    settings.READERLESS_SECONDS = 1.5  # with room for a machine that has others to serve
     prompt = question(cast, "slow")
 
     async def scene() -> None:
         id_ = await start_answer(project=cast.project, prompt=prompt, sticky="x")
         await glance(bob, id_, 1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.9)
         assert hub().find(id_) is not None, "it goes on for a while"
         await glance(bob, id_, 1)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.9)
         assert hub().find(id_) is not None, "a reader who came back counts anew"
         began = time.monotonic()
         while hub().find(id_) is not None:
