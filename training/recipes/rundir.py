@@ -30,6 +30,11 @@ from inference.artifact import ArtifactError, verify
 
 HEARTBEAT_SECONDS = 2.0
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+# In errors of torch, the system, C++ and oneDNN, which does not say why it cannot create something.
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+    "could not create a primitive", "could not create a memory",
+)  # fmt: skip
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",  # a run reads what its run.json names, and no hub
     "HF_HUB_DISABLE_TELEMETRY": "1",  # each TRL trainer reports itself otherwise
@@ -300,8 +305,8 @@ def _as_failure(error: Exception) -> RunFailure:
     if isinstance(error, RunFailure):
         return error
     text = str(error)
-    out_of_memory = "out of memory" in text.lower() or "can't allocate memory" in text
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or out_of_memory:
+    is_told = any(words in text.lower() for words in _OUT_OF_MEMORY)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or is_told:
         return OutOfMemory(
             "the device ran out of memory. Lower batch_size and raise gradient_accumulation by the same "
             "factor, lower max_length, or set gradient_checkpointing."
