@@ -86,10 +86,15 @@ def no_thread_keeps_a_connection() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """SQLite's test database is a file, as in life: another process can see it, and it locks the same."""
+    """SQLite's test database is a file, as in life: another process can see it, and it locks the same. On
+    PostgreSQL a test waits longer for a deadlock than the processes that it started.
+    """
     database = django_settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
         database.setdefault("TEST", {})["NAME"] = str(django_settings.VAR_DIR / "test.sqlite3")
+    else:
+        # Where emptying the tables meets a late request of a web process, that one gives way.
+        database["OPTIONS"]["options"] = "-c deadlock_timeout=10s"
 
 
 @pytest.fixture(scope="session")
