@@ -64,7 +64,8 @@ def test_a_reviewer_promotes_from_the_verdict_where_the_policy_says_so(cast: Cas
     cast.client.force_login(cast.carol)
     page = "/p/kitchen/evaluations/1/"
     assert b"Promote v2" not in cast.client.get(page).content
-    cast.client.post(f"{page}approve")
+    refused = cast.client.post(f"{page}approve", follow=True)
+    assert "a manager promotes" in refused.content.decode()
     assert current_deployment(cast.project).canary is None
     Policy.objects.create(project=cast.project, approval="reviewer")
     assert b"Promote v2" in cast.client.get(page).content

@@ -7,6 +7,7 @@ from projects.errors import Forbidden
 from projects.models import Membership, Project
 from projects.services import Actor
 from training.models import Policy
+from training.services.policy_changes import policy_of
 
 
 class ApprovalNeeded(Forbidden):
@@ -15,7 +16,7 @@ class ApprovalNeeded(Forbidden):
 
 def may_approve(project: Project, actor: Actor) -> bool:
     """A person by role; a key that may manage stands for a manager; Ratchet and the shell always may."""
-    policy = Policy.objects.filter(project=project).first() or Policy(project=project)
+    policy = policy_of(project)
     if actor.user is None:
         return actor.api_key is None or policy.approval != Policy.Approval.OPERATOR
     if policy.approval == Policy.Approval.OPERATOR:
@@ -27,5 +28,5 @@ def may_approve(project: Project, actor: Actor) -> bool:
 def check_approver(project: Project, actor: Actor) -> None:
     """Raises ApprovalNeeded."""
     if not may_approve(project, actor):
-        policy = Policy.objects.get(project=project)
-        raise ApprovalNeeded(f"{project.slug}'s policy says that {policy.get_approval_display()}: ask one.")
+        named = policy_of(project).get_approval_display()
+        raise ApprovalNeeded(f"{project.slug}'s policy says that {named}: ask one.")

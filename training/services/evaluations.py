@@ -24,6 +24,7 @@ from training.services.evidence import read_evidence
 from training.services.gate import decide_verdict, length_controlled, win_rate
 from training.services.guards import check_guards, latency
 from training.services.numbers import create_numbered
+from training.services.policy_changes import policy_of
 from training.services.promotion import promote_version
 from training.services.verdict_lines import forgets, verdict_lines
 from training.services.votes import Votes, collect_votes, gate_answers
@@ -132,7 +133,7 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         raise Conflict(f"The evaluation failed: {evaluation.reason}", code="evaluation_failed")
     if current_deployment(evaluation.project).champion.id == evaluation.candidate_id:
         raise AlreadyPromoted(f"{evaluation.candidate.label} serves already; its verdict stands.")
-    policy = _policy(evaluation.project)
+    policy = policy_of(evaluation.project)
     said = collect_votes(evaluation)
     votes = said.scores
     for prompt_id in evaluation.numbers.get("identical", []):
@@ -247,11 +248,6 @@ def _check_side(project: Project, name: str, version: Version) -> None:
         raise Invalid(f"{version.label} is a reward model; it writes no answers.", param=name)
     if version.status != Version.Status.AVAILABLE:
         raise Conflict(f"{version.label} is {version.status}.", code=f"version_{version.status}", param=name)
-
-
-def _policy(project: Project) -> Policy:
-    """The project's policy, or the defaults of one."""
-    return Policy.objects.filter(project=project).first() or Policy(project=project)
 
 
 def _follow(evaluation: Evaluation, policy: Policy) -> None:

@@ -26,11 +26,12 @@ from inference.services import deployments
 from projects.errors import Conflict, Invalid, Problem
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
-from training.models import Policy, Rollout
+from training.models import Rollout
 from training.services.approval import check_approver
 from training.services.arms import Arms, read_arms
 from training.services.canary import Findings, find_harm
 from training.services.numbers import create_numbered
+from training.services.policy_changes import policy_of
 
 logger = logging.getLogger(__name__)
 
@@ -344,7 +345,7 @@ def _audit(rollout: Rollout, actor: Actor, what: str, reason: str) -> None:
 
 
 def _plan(project: Project) -> dict[str, int]:
-    policy = Policy.objects.filter(project=project).first() or Policy(project=project)
+    policy = policy_of(project)
     return {
         "minutes": policy.canary_minutes,
         "answers": policy.canary_answers,
