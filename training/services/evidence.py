@@ -154,7 +154,7 @@ def _knows(reward: Version, evaluation: Evaluation) -> str:
     if learned is None:
         return f"Nobody knows what {reward.label} learned from."
     with ids_of(learned.folder, SOURCES) as sources:
-        seen = sum(UUID(id_) in sources for id_ in evaluation.prompt_ids)
+        seen = len(sources.among([UUID(id_) for id_ in evaluation.prompt_ids]))
     if seen:
         return f"{reward.label} learned from {seen} of the gate's prompts."
     made = _dataset_of(evaluation.candidate)
@@ -164,7 +164,7 @@ def _knows(reward: Version, evaluation: Evaluation) -> str:
     with ids_of(made.folder, FEEDBACK) as ours, ids_of(learned.folder, FEEDBACK) as theirs:
         total = len(ours)
         for start in range(0, total, PAGE):
-            shared += sum(id_ in theirs for id_ in ours.page(start, PAGE))
+            shared += len(theirs.among(ours.page(start, PAGE)))
     if not shared:
         return ""
     return (
