@@ -29,7 +29,7 @@ def evaluation(cast: Cast) -> Evaluation:
             vote(cast, new, old, tie=True)
     return Evaluation.objects.create(
         project=cast.project, number=1, candidate=candidate, champion=cast.v1, prompt_ids=ids,
-        status="judging", scores={ids[0]: [0.1, 0.9], ids[1]: [0.1, 0.9]},
+        status="judging", scores={ids[0]: [0.1, 0.9], ids[1]: [0.1, 0.9], ids[2]: [0.4, 0.4]},
     )  # fmt: skip
 
 

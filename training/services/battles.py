@@ -8,6 +8,7 @@ from uuid import UUID
 
 from inference.models import Completion, Prompt
 from training.models import Evaluation
+from training.services.gate import judge_score
 from training.services.guards import GateAnswer, faults_of
 from training.services.votes import collect_votes
 
@@ -41,7 +42,7 @@ class Battle:
     @property
     def judge_outcome(self) -> str:
         """Who won by the second judge; empty where it was not asked."""
-        return outcome_of([1.0 if self.judge[0] > self.judge[1] else 0.0]) if self.judge else ""
+        return outcome_of([judge_score(*self.judge)]) if self.judge else ""
 
     @property
     def faults(self) -> list[str]:

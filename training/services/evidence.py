@@ -23,7 +23,7 @@ from training.models import Dataset, Evaluation, Run
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
 from training.services.examples import gather_examples
 from training.services.frozen_texts import NAME, TEXTS
-from training.services.gate import win_rate
+from training.services.gate import judge_score, win_rate
 from training.services.methods import reward_model_problem
 from training.services.runs import create_run
 
@@ -106,7 +106,7 @@ def read_evidence(evaluation: Evaluation) -> Evidence:
     }
     judge: dict[str, Any] = {}
     if scores and run.reward is not None:
-        result = win_rate({id_: [_wins(*both)] for id_, both in scores.items()})
+        result = win_rate({id_: [judge_score(*both)] for id_, both in scores.items()})
         judge = {
             "version": run.reward.label,
             "run": run.number,
@@ -176,7 +176,3 @@ def _knows(reward: Version, evaluation: Evaluation) -> str:
 def _dataset_of(version: Version) -> Dataset | None:
     run: Run | None = getattr(version, "run", None)
     return run.dataset if run is not None else None
-
-
-def _wins(one: float, other: float) -> float:
-    return 1.0 if one > other else 0.5 if one == other else 0.0

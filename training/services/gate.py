@@ -59,6 +59,11 @@ def battle_score(candidate_rank: int | None, champion_rank: int | None) -> float
     return 1.0 if candidate_rank < champion_rank else 0.0
 
 
+def judge_score(candidate: float, champion: float) -> float:
+    """The same of a reward model's two scores, of which the higher one wins."""
+    return 0.5 if candidate == champion else 1.0 if candidate > champion else 0.0
+
+
 def win_rate(
     votes: Mapping[str, Sequence[float]],
     *,
