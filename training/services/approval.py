@@ -1,9 +1,9 @@
-"""Who may let a version serve: whom the policy names. Going back needs nobody's leave."""
+"""Who may let a version serve: whom the policy names. Going back needs nobody's leave, and both a reason."""
 
 from __future__ import annotations
 
 from projects.access import may
-from projects.errors import Forbidden
+from projects.errors import Forbidden, Invalid
 from projects.models import Membership, Project
 from projects.services import Actor
 from training.models import Policy
@@ -30,3 +30,9 @@ def check_approver(project: Project, actor: Actor) -> None:
     if not may_approve(project, actor):
         named = policy_of(project).get_approval_display()
         raise ApprovalNeeded(f"{project.slug}'s policy says that {named}: ask one.")
+
+
+def check_reason(reason: str) -> None:
+    """Raises Invalid for none."""
+    if not reason.strip():
+        raise Invalid("Give the reason: it stands in the history of what served.", param="reason")

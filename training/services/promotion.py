@@ -11,7 +11,7 @@ from projects.models import Project
 from projects.services import Actor, record_audit
 from training.models import Evaluation, Rollout
 from training.services import rollouts
-from training.services.approval import check_approver
+from training.services.approval import check_approver, check_reason
 
 
 class VerdictMissing(Conflict):
@@ -42,8 +42,7 @@ def promote_version(
     """
     if canary and share != 1.0:
         raise Invalid("A canary's shares are its own: leave share out.", param="share")
-    if not reason.strip():
-        raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
+    check_reason(reason)
     check_approver(project, actor)
     champion = deployments.current_deployment(project).champion
     evaluation = proof(version, champion)
@@ -69,8 +68,7 @@ def promote_version(
 
 def rollback_version(*, project: Project, actor: Actor, reason: str) -> Deployment:
     """Back to the champion before. Needs no verdict, only a reason."""
-    if not reason.strip():
-        raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
+    check_reason(reason)
     deployment = deployments.rollback(project=project, actor=actor, reason=reason)
     rollouts.close_left_over(project)
     return deployment

@@ -23,11 +23,11 @@ from django.utils import timezone
 
 from inference.models import Deployment, Version
 from inference.services import deployments
-from projects.errors import Conflict, Invalid, Problem
+from projects.errors import Conflict, Problem
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from training.models import Rollout
-from training.services.approval import check_approver
+from training.services.approval import check_approver, check_reason
 from training.services.arms import Arms, read_arms
 from training.services.canary import Findings, find_harm
 from training.services.numbers import create_numbered
@@ -103,7 +103,7 @@ def resume_rollout(*, rollout: Rollout, actor: Actor, reason: str = "") -> Rollo
 
 def finish_rollout(*, rollout: Rollout, actor: Actor, reason: str) -> Rollout:
     """By hand: all requests now; one that serves all is not watched any longer. Raises ApprovalNeeded."""
-    _needs_reason(reason)
+    check_reason(reason)
     check_approver(rollout.project, actor)
     if rollout.status == Rollout.Status.WATCHING:
         _end(rollout, Rollout.Status.DONE, f"The watch was ended by {actor.label}: {reason}")
@@ -119,7 +119,7 @@ def finish_rollout(*, rollout: Rollout, actor: Actor, reason: str) -> Rollout:
 
 def roll_back_rollout(*, rollout: Rollout, actor: Actor, reason: str) -> Deployment:
     """By hand: what served before its way began."""
-    _needs_reason(reason)
+    check_reason(reason)
     _refuse_if_over(rollout)
     return _go_back(rollout, _own_deployment(rollout), actor=actor, reason=reason)
 
@@ -352,11 +352,6 @@ def _plan(project: Project) -> dict[str, int]:
         "judgements": policy.canary_judgements,
         "watch_hours": policy.watch_hours,
     }
-
-
-def _needs_reason(reason: str) -> None:
-    if not reason.strip():
-        raise Invalid("Give the reason: it stands in the history of what served.", param="reason")
 
 
 def _refuse_if_over(rollout: Rollout) -> None:
