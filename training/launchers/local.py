@@ -90,20 +90,17 @@ def cancel(handle: Handle) -> None:
 
     `accelerate launch` gives each of its processes a session of its own.
     """
+    if handle.get("host") != socket.gethostname() or not poll(handle).is_alive:
+        return
     below: list[psutil.Process] = []
-    if handle.get("host") == socket.gethostname():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            below = (
-                psutil.Process(int(handle["pid"])).children(recursive=True) if poll(handle).is_alive else []
-            )
+    with contextlib.suppress(psutil.NoSuchProcess):
+        below = psutil.Process(int(handle["pid"])).children(recursive=True)
     _send(handle, signal.SIGKILL)
     for process in below:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     deadline = time.monotonic() + 5
-    while (
-        poll(handle).is_alive and handle.get("host") == socket.gethostname() and time.monotonic() < deadline
-    ):
+    while poll(handle).is_alive and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
