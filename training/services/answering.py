@@ -168,11 +168,11 @@ def _ask_raters(evaluation: Evaluation) -> None:
         }
         for version in (evaluation.candidate, evaluation.champion)
     )
-    prompts = Prompt.objects.in_bulk(list(new.keys() & old.keys()))
-    start_evidence(evaluation, [(new[id_], old[id_]) for id_ in sorted(prompts)])
+    answered = sorted(new.keys() & old.keys())
+    start_evidence(evaluation, [(new[id_], old[id_]) for id_ in answered])
     identical = []
     asks_raters = policy_of(evaluation.project).asks_raters
-    for prompt_id in sorted(prompts):
+    for prompt_id in answered:
         pair = [new[prompt_id], old[prompt_id]]
         if pair[0].text.strip() == pair[1].text.strip():
             identical.append(str(prompt_id))
@@ -181,7 +181,7 @@ def _ask_raters(evaluation: Evaluation) -> None:
             continue
         create_compare_task(
             project=evaluation.project,
-            prompt=prompts[prompt_id],
+            prompt=pair[0].prompt,
             completions=pair,
             priority=GATE_PRIORITY,
             source=Task.Source.GATE,
