@@ -116,10 +116,7 @@ class Paging:
     @classmethod
     def read(cls, query: dict[str, str], *, name: str, key: ApiKey) -> Paging:
         """`limit` and `cursor` of a list called `name`. Raises Invalid."""
-        limit = query.get("limit", str(DEFAULT_LIMIT))
-        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
-            raise Invalid(f"limit must be 1 to {MAX_LIMIT}.", param="limit")
-        paging = cls(name=name, project_id=str(key.project_id), limit=int(limit), after=None)
+        paging = cls(name=name, project_id=str(key.project_id), limit=read_limit(query), after=None)
         if "cursor" not in query:
             return paging
         try:
@@ -157,6 +154,14 @@ class Paging:
     def _signer(self) -> Signer:
         # A cursor of another list or project is as bad as a forged one.
         return Signer(salt=f"cursor:{self.name}:{self.project_id}")
+
+
+def read_limit(query: dict[str, str]) -> int:
+    """How long a page shall be. Raises Invalid."""
+    limit = query.get("limit", str(DEFAULT_LIMIT))
+    if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
+        raise Invalid(f"limit must be 1 to {MAX_LIMIT}.", param="limit")
+    return int(limit)
 
 
 def _beyond(fields: Sequence[str], values: Sequence[str]) -> Q:

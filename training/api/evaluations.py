@@ -14,7 +14,7 @@ from projects.bodies import parse_body
 from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
 from projects.models import Project
-from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
+from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_limit, read_query
 from projects.services import Actor
 from training.api.answers import EvaluationInListSerializer, EvaluationSerializer, ExamplesSerializer
 from training.api.bodies import EvaluationBody
@@ -124,13 +124,11 @@ class ListExamples(APIView):
     def get(self, request: Request, number: int) -> Response:
         key = key_of(request)
         query = read_query(request, "show", "limit", "cursor")
-        show, limit = query.get("show", ""), query.get("limit", "50")
+        show, limit = query.get("show", ""), read_limit(query)
         if show and show not in FILTERS:
             raise Invalid(f"show must be one of: {', '.join(sorted(FILTERS))}.", param="show")
-        if len(limit) > 3 or not limit.isascii() or not limit.isdecimal() or not 1 <= int(limit) <= 200:
-            raise Invalid("limit must be 1 to 200.", param="limit")
         evaluation = find_evaluation(key.project, number)
-        found = page_of(evaluation, show=show, after=query.get("cursor", ""), limit=int(limit))
+        found = page_of(evaluation, show=show, after=query.get("cursor", ""), limit=limit)
         return Response(ExamplesSerializer({"items": found.battles, "next": found.next}).data)
 
 
