@@ -20,7 +20,7 @@ from inference.models import Completion
 from projects.models import Project
 from training.models import Evaluation, Policy, Run
 from training.recipes.accounting import PF_DAY, TRAINED, Weights
-from training.services.budgets import Budget, budgets_of
+from training.services.budgets import Budget, budgets_of, runs_between
 
 GENERATION = "generation"
 
@@ -97,12 +97,7 @@ class Account:
 
 def account_of(project: Project, *, since: datetime, until: datetime | None = None) -> Account:
     until = until or timezone.now()
-    rows = (
-        Run.objects.filter(project=project, started__isnull=False, started__lt=until)
-        .exclude(finished__lt=since)
-        .select_related("version", "reward")
-        .order_by("-number")
-    )
+    rows = runs_between(project, since, until).select_related("version", "reward").order_by("-number")
     runs = [RunCost(run, cost_of(run, since, until)) for run in rows]
     total = Cost()
     for one in runs:
@@ -123,12 +118,10 @@ def account_of(project: Project, *, since: datetime, until: datetime | None = No
 def cost_of(run: Run, since: datetime, until: datetime) -> Cost:
     """What one run cost inside the window. Its FLOPs are spread evenly over the time that it ran."""
     began, ended = run.started or until, run.finished or until
-    inside = max(0.0, (min(ended, until) - max(began, since)).total_seconds())
     whole = max((ended - began).total_seconds(), 1e-9)
-    share = min(1.0, inside / whole)
-    devices = int(run.compute.get("processes") or 1)
+    share = min(1.0, _seconds_inside(run, since, until) / whole)
     cost = Cost(
-        device_hours=inside * devices / 3600,
+        device_hours=_hours_inside(run, since, until),
         tokens={role: round(count * share) for role, count in _tokens(run).items() if count},
     )
     for role, flops in _flops(run).items():
@@ -139,6 +132,17 @@ def cost_of(run: Run, since: datetime, until: datetime) -> Cost:
         cost.forward += flops * forward * share
         cost.backward += flops * (1 - forward) * share
     return cost
+
+
+def _hours_inside(run: Run, since: datetime, until: datetime) -> float:
+    """Device hours: those of the clock, on each of its devices."""
+    devices = int(run.compute.get("processes") or 1)
+    return _seconds_inside(run, since, until) * devices / 3600
+
+
+def _seconds_inside(run: Run, since: datetime, until: datetime) -> float:
+    began, ended = run.started or until, run.finished or until
+    return max(0.0, (min(ended, until) - max(began, since)).total_seconds())
 
 
 def _tokens(run: Run) -> Mapping[str, int]:
@@ -205,7 +209,7 @@ def _days(runs: list[RunCost], since: datetime, until: datetime) -> list[tuple[d
         ends = begins + timedelta(days=1)
         hours: dict[str, float] = defaultdict(float)
         for one in runs:
-            inside = cost_of(one.run, max(begins, since), min(ends, until)).device_hours
+            inside = _hours_inside(one.run, max(begins, since), min(ends, until))
             if inside:
                 hours[one.run.method] += inside
         days.append((begins.date(), dict(hours)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from projects.models import Project
@@ -42,13 +43,16 @@ def budgets_of(policy: Policy, now: datetime) -> list[Budget]:
 def device_hours(project: Project, since: datetime, now: datetime) -> float:
     """Of all runs between the two moments, also those that failed and those that still run."""
     seconds = 0.0
-    rows = Run.objects.filter(project=project, started__isnull=False, started__lt=now).exclude(
-        finished__lt=since
-    )
-    for started, finished in rows.values_list("started", "finished"):
+    for started, finished in runs_between(project, since, now).values_list("started", "finished"):
         began = max(started or now, since)
         seconds += max(0.0, (min(finished or now, now) - began).total_seconds())
     return seconds / 3600
+
+
+def runs_between(project: Project, since: datetime, until: datetime) -> QuerySet[Run]:
+    """Those that ran for at least a part of the time."""
+    began = Run.objects.filter(project=project, started__isnull=False, started__lt=until)
+    return began.exclude(finished__lt=since)
 
 
 def _hours(hours: float) -> str:
