@@ -47,6 +47,10 @@ def record_audit(
     )
 
 
+def was_recorded(*, project: Project, action: str, subject: str) -> bool:
+    return AuditEvent.objects.filter(project=project, action=action, subject=subject).exists()
+
+
 def create_project(*, slug: str, name: str, actor: Actor, **fields: Any) -> Project:
     """Raises Conflict when the slug is taken, Invalid when a field is out of range."""
     project = Project(slug=slug, name=name, **fields)

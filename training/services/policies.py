@@ -12,8 +12,8 @@ from django.utils import timezone
 
 from inference.models import Version
 from projects.errors import Invalid, Problem
-from projects.models import AuditEvent, Project
-from projects.services import SYSTEM, record_audit
+from projects.models import Project
+from projects.services import SYSTEM, record_audit, was_recorded
 from training.models import Evaluation, Pipeline, Policy, Run
 from training.services.evaluations import hold_candidate, insert_evaluation
 from training.services.pipelines import PIPELINES, filters_for, start_pipeline
@@ -55,7 +55,10 @@ def start_due(policy: Policy, now: datetime) -> Run | None:
             continue
         attempt = f"{slot}/{waiting_judgements(policy.project, None, policy.method)}"
         this_hour = f"{attempt}@{now:%Y-%m-%dT%H}"
-        if any(_was_noted(policy.project, "policy.skipped", name) for name in (attempt, this_hour)):
+        if any(
+            was_recorded(project=policy.project, action="policy.skipped", subject=name)
+            for name in (attempt, this_hour)
+        ):
             continue
         plan = plan_start(policy, now)
         if plan.problem:
@@ -110,7 +113,7 @@ def evaluate_finished(project: Project) -> Evaluation | None:
         if run is None or run.version is None or run.version.evaluations.exists():
             return None
         subject = f"run:{run.number}"
-        if _was_noted(project, "evaluation.skipped", subject):
+        if was_recorded(project=project, action="evaluation.skipped", subject=subject):
             return None
         try:
             evaluation = insert_evaluation(
@@ -125,7 +128,3 @@ def evaluate_finished(project: Project) -> Evaluation | None:
 
 def _note(project: Project, action: str, subject: str, message: str) -> None:
     record_audit(project=project, actor=SYSTEM, action=action, subject=subject, detail={"message": message})
-
-
-def _was_noted(project: Project, action: str, subject: str) -> bool:
-    return AuditEvent.objects.filter(project=project, action=action, subject=subject).exists()

@@ -11,8 +11,7 @@ from django.db import transaction
 
 from feedback.services.uncertainty import store_scores
 from inference.artifact import ArtifactError, verify
-from projects.models import AuditEvent
-from projects.services import SYSTEM, record_audit
+from projects.services import SYSTEM, record_audit, was_recorded
 from training.models import Run
 
 logger = logging.getLogger(__name__)
@@ -32,18 +31,22 @@ def import_scores() -> list[Run]:
         method="score", status=Run.Status.FINISHED, reward__isnull=False
     ).select_related("project", "reward")
     for run in finished.order_by("finished"):
-        if not AuditEvent.objects.filter(
-            project=run.project, action=IMPORTED, subject=f"run:{run.number}"
-        ).exists():
-            _import_run(run)
+        if not _is_imported(run) and _import_run(run):
             taken.append(run)
     return taken
 
 
+def _is_imported(run: Run) -> bool:
+    return was_recorded(project=run.project, action=IMPORTED, subject=f"run:{run.number}")
+
+
 @transaction.atomic
-def _import_run(run: Run) -> None:
+def _import_run(run: Run) -> bool:
+    """False where another worker was faster."""
     assert run.reward is not None  # noqa: S101 - by the query
     Run.objects.select_for_update(of=("self",)).get(pk=run.pk)
+    if _is_imported(run):
+        return False
     stored, trouble = 0, ""
     try:
         verify(run.folder / "artifact", servable=False)
@@ -59,6 +62,7 @@ def _import_run(run: Run) -> None:
         subject=f"run:{run.number}",
         detail={"answers": stored, "reward": run.reward.label, **({"trouble": trouble} if trouble else {})},
     )
+    return True
 
 
 def _read(run: Run) -> Iterator[dict[UUID, float]]:
