@@ -97,7 +97,7 @@ class Pipeline(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pipelines")
     number = models.PositiveIntegerField()
-    name = models.CharField(max_length=20, help_text="Such as reward-rloo.")
+    name = models.CharField(max_length=20, help_text="Such as sft-dpo.")
     stages = models.JSONField(help_text="Methods, in order.")
     configs = models.JSONField(default=dict, help_text="Method -> what differs from its defaults.")
     filters = models.JSONField(default=dict, help_text="Of the datasets that it compiles.")
@@ -177,6 +177,14 @@ class Run(models.Model):
         on_delete=models.PROTECT,
         related_name="runs_rewarded",
         help_text="The reward model that it reads.",
+    )
+    start = models.ForeignKey(
+        Version,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="runs_begun",
+        help_text="The adapter that it goes on with; without one it begins from the base.",
     )
     judged = models.ForeignKey(
         Version,

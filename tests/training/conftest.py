@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from feedback.services.judge import Judge
-from feedback.services.record import record_preference
+from feedback.services.record import record_correction, record_preference
 from inference.artifact import write_manifest
 from inference.models import Completion, Version
 from inference.services import deployments
@@ -46,6 +46,22 @@ def judged(cast: Cast, count: int, *, start: int = 0) -> list[Any]:
             [f"Short answer {number}.", f"A longer answer to {number}, with more words."],
         )
         rows.append(vote(cast, good, bad))
+    return rows
+
+
+def corrected(cast: Cast, count: int, *, start: int = 1000) -> list[Any]:
+    """So many training prompts with an answer that somebody wrote better: a demonstration and a pair each."""
+    rows = []
+    for number in range(start, start + count):
+        _, [bad] = cast.answered_prompt(f"Question {number}?", [f"A long and winding answer to {number}."])
+        row, _ = record_correction(
+            project=bad.project,
+            judge=Judge(api_key=cast.api_key),
+            completion_id=bad.id,
+            text=f"Short answer {number}.",
+            source="api",
+        )
+        rows.append(row)
     return rows
 
 

@@ -31,10 +31,15 @@ def test_the_feedback_that_exists_decides(facts: Facts, method: str, says: str):
     assert says in suggestion.reason
 
 
-def test_a_pipeline_is_made_of_methods_that_read_each_other():
-    for first, second in PIPELINES.values():
-        assert METHODS[first].makes == "reward"
-        assert METHODS[second].needs_reward
+def test_each_stage_of_a_pipeline_uses_what_one_before_it_made():
+    for stages in PIPELINES.values():
+        for place, name in enumerate(stages):
+            before = {METHODS[stage].makes for stage in stages[:place]}
+            method = METHODS[name]
+            assert not method.needs_reward or "reward" in before
+            goes_on = method.goes_on and "adapter" in before
+            assert place == 0 or goes_on or method.needs_reward or method.makes == "reward"
+        assert METHODS[stages[-1]].makes == "adapter"
 
 
 def test_judged_prompts_are_counted(base_model: Path, cast: Cast):

@@ -72,7 +72,7 @@ def test_a_label_leads_to_what_serves(cast: Cast, chain: dict[str, Any]):
     assert answer["feedback"]["id"] == str(label.pk)
     assert answer["runs"][0] == {
         "number": 1, "method": "dpo", "status": "finished", "dataset": 1, "reward": None,
-        "version": "kitchen@v2",
+        "start": None, "version": "kitchen@v2",
     }  # fmt: skip
     assert answer["deployments"][0]["evaluation"] == 1
     late = cast.get("lineage", {"feedback": str(chain["late"].pk)}).json()

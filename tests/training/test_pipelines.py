@@ -12,7 +12,7 @@ from django.db import connections
 from inference.models import Version
 from projects.services import SYSTEM
 from tests.cast import Cast, error_of, make_cast
-from tests.training.conftest import judged
+from tests.training.conftest import corrected, judged
 from training.models import Pipeline, Policy, Run
 from training.services.pipelines import start_pipeline, tick_pipelines
 from training.services.policies import tick_policies
@@ -25,8 +25,8 @@ def kitchen(base_model: Path, cast: Cast) -> Cast:
     return cast
 
 
-def begin(cast: Cast, **more: Any) -> Pipeline:
-    return start_pipeline(project=cast.project, name="reward-rloo", actor=SYSTEM, **more)
+def begin(cast: Cast, name: str = "reward-rloo", **more: Any) -> Pipeline:
+    return start_pipeline(project=cast.project, name=name, actor=SYSTEM, **more)
 
 
 def finish(run: Run, *, kind: str = Version.Kind.REWARD) -> Version:
@@ -37,7 +37,7 @@ def finish(run: Run, *, kind: str = Version.Kind.REWARD) -> Version:
         number=Version.objects.filter(project=run.project).count() + 1,
         kind=kind,
         digest=f"sha256:{run.number}",
-        manifest={"base": base.digest},
+        manifest={"base": base.digest, "config": run.config},
     )
     Run.objects.filter(pk=run.pk).update(status=Run.Status.FINISHED, version=version)
     return version
@@ -59,6 +59,36 @@ def test_each_stage_begins_when_the_one_before_is_done_and_reads_what_it_made(ki
     tick_work()
     pipeline.refresh_from_db()
     assert (pipeline.status, pipeline.message) == ("finished", f"Run {second.number} finished and made v3.")
+
+
+def test_a_later_stage_goes_on_with_the_adapter_of_an_earlier_one(kitchen: Cast):
+    corrected(kitchen, 24)
+    pipeline = begin(kitchen, "sft-reward-rloo", configs={"sft": {"lora_r": 4}})
+    imitated = finish(pipeline.runs.get(), kind=Version.Kind.ADAPTER)
+    tick_pipelines()
+    judging = pipeline.runs.get(stage=1)
+    assert (judging.method, judging.start, judging.config["lora_r"]) == ("reward", None, 16), "from the base"
+    reward = finish(judging)
+    tick_pipelines()
+    last = pipeline.runs.get(stage=2)
+    assert (last.method, last.start, last.reward) == ("rloo", imitated, reward)
+    assert last.config["lora_r"] == 4, "it is that adapter"
+    made = finish(last, kind=Version.Kind.ADAPTER)
+    found = kitchen.get("lineage", {"version": f"v{made.number}"}).json()
+    assert {run["number"] for run in found["runs"]} == {1, 2, 3}, "what it builds on taught it too"
+
+
+def test_a_stage_on_the_way_is_no_candidate(kitchen: Cast):
+    corrected(kitchen, 24)
+    Policy.objects.create(project=kitchen.project, is_enabled=True, min_new_judgements=10, method="sft-dpo")
+    [run] = tick_policies()
+    assert run.pipeline is not None and run.method == "sft"
+    on_the_way = finish(run, kind=Version.Kind.ADAPTER)
+    tick_policies()
+    assert not on_the_way.evaluations.exists()
+    tick_pipelines()
+    second = run.pipeline.runs.get(stage=1)
+    assert (second.method, second.start) == ("dpo", on_the_way)
 
 
 def test_a_failure_stops_it_with_its_cause(kitchen: Cast):
@@ -100,6 +130,7 @@ def test_by_rest_it_is_one_thing(kitchen: Cast):
         ({"name": "ppo-reward"}, "name"),
         ({"name": "reward-rloo", "configs": {"dpo": {}}}, "config"),
         ({"name": "reward-rloo", "configs": {"reward": {"epochs": 0}}}, "config"),
+        ({"name": "sft-dpo", "configs": {"sft": {"lora_r": 8}, "dpo": {"lora_r": 16}}}, "config"),
     ],
 )
 def test_what_is_refused_leaves_nothing(kitchen: Cast, body: dict[str, Any], param: str):
@@ -114,6 +145,15 @@ def test_too_little_to_learn_from_is_said_at_once(base_model: Path, cast: Cast):
     answer = cast.post("pipelines", {"name": "reward-rloo"}, key=cast.manage_key)
     assert error_of(answer)["code"] == "preflight_failed"
     assert not Pipeline.objects.exists()
+
+
+def test_a_later_stage_with_too_little_data_is_said_before_the_first_begins(kitchen: Cast):
+    corrected(kitchen, 24)
+    body = {"name": "sft-dpo", "configs": {"dpo": {"batch_size": 512}}}
+    answer = kitchen.post("pipelines", body, key=kitchen.manage_key)
+    assert error_of(answer)["code"] == "preflight_failed"
+    assert "batch_size is 512 and there are" in error_of(answer)["message"]
+    assert not Run.objects.exists()
 
 
 def test_a_policy_can_choose_one_and_starts_nothing_beside_it(kitchen: Cast):

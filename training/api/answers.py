@@ -87,6 +87,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     dataset_digest = serializers.CharField(source="dataset.digest")
     version = serializers.SerializerMethodField()
     reward = serializers.SerializerMethodField()
+    start = serializers.SerializerMethodField()
     judged = serializers.SerializerMethodField()
     created = UtcField()
     started = UtcField(allow_null=True)
@@ -96,8 +97,8 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         model = Run
         fields = [
             "id", "number", "method", "dataset", "dataset_digest", "config", "seed", "status", "cause",
-            "message", "attempt", "step", "total_steps", "metrics", "compute", "version", "reward", "judged",
-            "slot", "created", "started", "finished",
+            "message", "attempt", "step", "total_steps", "metrics", "compute", "version", "reward", "start",
+            "judged", "slot", "created", "started", "finished",
         ]  # fmt: skip
 
     @extend_schema_field(serializers.CharField(allow_null=True))
@@ -107,6 +108,10 @@ class RunSerializer(serializers.ModelSerializer[Run]):
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_reward(self, run: Run) -> str | None:
         return run.reward.label if run.reward else None
+
+    @extend_schema_field(serializers.CharField(allow_null=True))
+    def get_start(self, run: Run) -> str | None:
+        return run.start.label if run.start else None
 
     @extend_schema_field(serializers.CharField(allow_null=True))
     def get_judged(self, run: Run) -> str | None:

@@ -36,11 +36,12 @@ class DatasetLineSerializer(serializers.ModelSerializer[Dataset]):
 class RunLineSerializer(serializers.ModelSerializer[Run]):
     dataset = serializers.IntegerField(source="dataset.number")
     reward = serializers.CharField(source="reward.label", default=None, allow_null=True)
+    start = serializers.CharField(source="start.label", default=None, allow_null=True)
     version = serializers.CharField(source="version.label", default=None, allow_null=True)
 
     class Meta:
         model = Run
-        fields = ["number", "method", "status", "dataset", "reward", "version"]
+        fields = ["number", "method", "status", "dataset", "reward", "start", "version"]
 
 
 class VersionLineSerializer(serializers.ModelSerializer[Version]):

@@ -145,6 +145,7 @@ def _runs(project: Project, lineage: Lineage) -> list[Card]:
             [
                 one.method,
                 *([gettext("rewarded by v%(n)d") % {"n": one.reward.number}] if one.reward else []),
+                *([gettext("goes on with v%(n)d") % {"n": one.start.number}] if one.start else []),
             ],
             url=_at("run", project, one.number),
             state=one.status,

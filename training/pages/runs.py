@@ -80,7 +80,7 @@ def run_plan(request: HttpRequest, slug: str) -> HttpResponse:
 def run(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     project = project_for(request, slug)
     found = (
-        Run.objects.select_related("project", "dataset", "version", "reward", "created_by")
+        Run.objects.select_related("project", "dataset", "version", "reward", "start", "created_by")
         .filter(project=project, number=number)
         .first()
     )

@@ -81,6 +81,18 @@ def load_model(run: Run, device: Device) -> Any:
     return AutoModelForCausalLM.from_pretrained(run.spec.base_path, **_how(device))
 
 
+def load_policy(run: Run, config: TrainingConfig, device: Device) -> tuple[Any, LoraConfig | None]:
+    """What a trainer is given: the base and the adapter to put on it; or the base with the adapter that the
+
+    run goes on with, and None. Of the latter TRL keeps a frozen copy as the reference (reference.py).
+    """
+    model = load_model(run, device)
+    given = run.spec.versions.get("start")
+    if given is None:
+        return model, lora_config(config, model)
+    return PeftModel.from_pretrained(model, str(given.path), is_trainable=True), None
+
+
 def load_adapted_model(run: Run, given: Given | None, device: Device) -> Any:
     """The base with the adapter of a version, or alone, for reading only. Its adapter can be put aside."""
     model = load_model(run, device)

@@ -9,7 +9,9 @@ On several devices:
 
     accelerate launch --multi_gpu --num_processes 2 -m training.recipes.dpo RUN_DIR
 
-Left out: full-weight training, a reference other than the base.
+The reference is the base, or the adapter that the run goes on with (`versions.start` in run.json).
+
+Left out: full-weight training.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 from training.recipes.command import run_from_shell
 from training.recipes.config import DpoConfig
-from training.recipes.inputs import check_inputs, read_config
+from training.recipes.inputs import check_inputs, check_start, read_config
 from training.recipes.preflight import preflight
 from training.recipes.rundir import BadData, Run, is_main, processes
 
@@ -29,6 +31,7 @@ def train(run: Run) -> None:
     # ---- Arguments: all of them come from run.json.
     config = read_config(run, DpoConfig)
     check_inputs(run)
+    begun = check_start(run, config)
 
     from datasets import Dataset
     from trl.trainer.dpo_config import DPOConfig
@@ -36,7 +39,7 @@ def train(run: Run) -> None:
 
     from training.recipes.accounting import Compute
     from training.recipes.arguments import shared_arguments
-    from training.recipes.device import load_model, load_tokens, lora_config, open_device
+    from training.recipes.device import load_policy, load_tokens, open_device
     from training.recipes.meter import Meter
     from training.recipes.pairs import EndAwareCollator, longest, preference_accuracy, read_pairs
     from training.recipes.progress import run_trainer
@@ -46,9 +49,8 @@ def train(run: Run) -> None:
 
     # ---- Model.
     device = open_device(run, config)
-    model = load_model(run, device)
+    model, lora = load_policy(run, config, device)
     tokens = load_tokens(run)
-    lora = lora_config(config, model)
 
     # ---- Data: tokens as serving makes them, batches of like length.
     rows = read_pairs(run.dataset, "train", tokens.tokenizer, set(tokens.end_ids))
@@ -116,7 +118,7 @@ def train(run: Run) -> None:
             found = preference_accuracy(policy, heldout, collator, config.batch_size, policy.device)
         metrics |= {
             "heldout_pairs": found["pairs"],
-            "heldout_accuracy_before": 0.5,  # by definition: without an adapter all rewards are 0
+            "heldout_accuracy_before": 0.5,  # by definition: as it began all rewards are 0
             "heldout_accuracy": found["accuracy"],
             "heldout_margin": found["margin"],
         }
@@ -133,6 +135,7 @@ def train(run: Run) -> None:
         probe_ids=rows[0]["prompt_ids"],
         rows=len(rows),
         metrics=metrics,
+        lineage=begun,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from inference.artifact import ArtifactError, verify
-from training.recipes.config import Config, ConfigError
+from training.recipes.config import ADAPTER_SHAPE, Config, ConfigError
 from training.recipes.rundir import BadBase, BadData, BadRun, Run
 
 C = TypeVar("C", bound=Config)
@@ -54,3 +54,18 @@ def check_version(run: Run, role: str, kind: str) -> dict[str, Any]:
             f"{run.spec.base_digest}. Train one on this base."
         )
     return manifest
+
+
+def check_start(run: Run, config: Config) -> dict[str, Any]:
+    """The lineage of the adapter that this run goes on with; nothing where it begins from the base.
+
+    Raises BadRun, also for a config of another adapter's shape.
+    """
+    if "start" not in run.spec.versions:
+        return {}
+    manifest = check_version(run, "start", kind="adapter")
+    before, now = manifest.get("config", {}), config.to_dict()
+    for name in ADAPTER_SHAPE:
+        if before.get(name) != now[name]:
+            raise BadRun(f"{name} is {now[name]}, and versions.start was made with {before.get(name)}.")
+    return {"start": run.spec.versions["start"].digest, "start_run": manifest.get("run_id")}

@@ -3,9 +3,10 @@
     python -m training.recipes.kto RUN_DIR
 
 Reads RUN_DIR/run.json and RUN_DIR/dataset/ (format unpaired), writes events, checkpoints and
-RUN_DIR/artifact/. Exit codes, resuming and several devices are as for dpo.py. The reference is the base.
+RUN_DIR/artifact/. Exit codes, resuming and several devices are as for dpo.py. The reference is the base, or
+the adapter that it goes on with (`versions.start`).
 
-Left out: full-weight training, a reference other than the base.
+Left out: full-weight training.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from training.recipes.command import run_from_shell
 from training.recipes.config import KtoConfig
-from training.recipes.inputs import check_inputs, read_config
+from training.recipes.inputs import check_inputs, check_start, read_config
 from training.recipes.preflight import preflight
 from training.recipes.rundir import BadData, Run, is_main, processes
 
@@ -25,6 +26,7 @@ def train(run: Run) -> None:
     # ---- Arguments: all of them come from run.json.
     config = read_config(run, KtoConfig)
     check_inputs(run)
+    begun = check_start(run, config)
 
     from datasets import Dataset
     from trl.trainer.kto_config import KTOConfig
@@ -32,7 +34,7 @@ def train(run: Run) -> None:
 
     from training.recipes.accounting import Compute
     from training.recipes.arguments import shared_arguments
-    from training.recipes.device import load_model, load_tokens, lora_config, open_device
+    from training.recipes.device import load_policy, load_tokens, open_device
     from training.recipes.labels import (
         EndAwareUnpairedCollator,
         count_labels,
@@ -43,14 +45,14 @@ def train(run: Run) -> None:
     from training.recipes.meter import Meter
     from training.recipes.progress import run_trainer
     from training.recipes.publish import publish, update_sizes
+    from training.recipes.reference import as_reference
     from training.recipes.rows import training_order
     from training.recipes.weights import count_weights
 
     # ---- Model.
     device = open_device(run, config)
-    model = load_model(run, device)
+    model, lora = load_policy(run, config, device)
     tokens = load_tokens(run)
-    lora = lora_config(config, model)
 
     # ---- Data: shuffled, and read in that order, because TRL pairs neighbours to estimate the KL.
     rows = read_labels(run.dataset, "train", tokens.tokenizer, set(tokens.end_ids))
@@ -105,7 +107,7 @@ def train(run: Run) -> None:
     meter.watch_policy(policy, idle="reference")
     metrics = run_trainer(run, trainer, compute, meter)
 
-    # ---- Evidence: the implied reward log p_policy - log p_base of each held-out answer.
+    # ---- Evidence: the implied reward log p_policy - log p_reference of each held-out answer.
     metrics |= update_sizes(policy)
     labels = count_labels(heldout)
     if labels["wanted"] and labels["unwanted"] and is_main():
@@ -125,7 +127,7 @@ def train(run: Run) -> None:
 
         with meter.heldout(), device.autocast():
             after = likelihoods()
-            with policy.disable_adapter():
+            with as_reference(policy):
                 before = likelihoods()
         rewards = [one - other for one, other in zip(after, before, strict=True)]
         good, bad = (
@@ -134,7 +136,7 @@ def train(run: Run) -> None:
         )
         metrics |= {
             "heldout_labels": len(heldout),
-            "heldout_accuracy_before": 0.5,  # by definition: without an adapter all rewards are 0
+            "heldout_accuracy_before": 0.5,  # by definition: as it began all rewards are 0
             "heldout_accuracy": ranking_accuracy(good, bad),
             "heldout_margin": sum(good) / len(good) - sum(bad) / len(bad),
         }
@@ -151,7 +153,7 @@ def train(run: Run) -> None:
         probe_ids=rows[0]["prompt_ids"],
         rows=len(order),
         metrics=metrics,
-        lineage={"wanted": wanted, "unwanted": unwanted},
+        lineage={"wanted": wanted, "unwanted": unwanted, **begun},
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from training.recipes.accounting import Compute
+from training.recipes.reference import REFERENCE
 
 
 class Meter:
@@ -24,12 +25,12 @@ class Meter:
         self._is_heldout = False
 
     def watch_policy(self, policy: Any, *, idle: str = "reference") -> None:
-        """A PEFT model: with gradients it trains; its adapter off it is the reference; else it is `idle`."""
+        """A PEFT model: with gradients it trains; as it began it is the reference; else it is `idle`."""
         inner = policy.get_base_model()
         layer = next(module for module in inner.modules() if isinstance(module, BaseTunerLayer))
 
         def role() -> str:
-            if layer.disable_adapters:
+            if layer.disable_adapters or REFERENCE in layer.active_adapters:
                 return "reference"
             return "train" if torch.is_grad_enabled() else idle
 

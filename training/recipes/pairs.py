@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from training.recipes.reference import as_reference
 from training.recipes.rows import Row, read_format, to_the_end, tokenize
 from training.recipes.rundir import BadData
 
@@ -70,15 +71,15 @@ def preference_accuracy(
 ) -> dict[str, float]:
     """How often DPO's implicit reward puts chosen over rejected, counted by example; a tie is half.
 
-    reward = log p_policy - log p_base of an answer, so before training every pair is a tie: 0.5.
-    `rows` are tokenised; `model` is a PEFT model whose base is the reference. Also the mean margin, in nats.
+    reward = log p_policy - log p_reference of an answer, so before training every pair is a tie: 0.5.
+    `rows` are tokenised; `model` is a PEFT model. Also the mean margin, in nats.
     """
     margins: list[float] = []
     model.eval()
     with torch.no_grad():
         for batch in _batches(rows, collator, batch_size, device):
             policy = answer_logps(model, batch)
-            with model.disable_adapter():
+            with as_reference(model):
                 reference = answer_logps(model, batch)
             chosen, rejected = (policy - reference).chunk(2)
             margins += (chosen - rejected).tolist()

@@ -4,7 +4,8 @@
 
 Reads RUN_DIR/run.json (with `versions.reward`, a reward model on the same base) and RUN_DIR/dataset/ (format
 prompts, no labels), writes events and RUN_DIR/artifact/. Exit codes are as for dpo.py. The reference of the
-KL is the base; the critic begins as a copy of the reward model and is thrown away at the end.
+KL is the base, or the adapter that it goes on with (`versions.start`); the critic begins as a copy of the
+reward model and is thrown away at the end.
 
 It keeps no checkpoints, because TRL's trainer cannot go on from one: a run that was interrupted starts again
 from its beginning. RLOO, which can, does the same work with half of the models. The one file that imports
@@ -21,7 +22,7 @@ from typing import Any
 
 from training.recipes.command import run_from_shell
 from training.recipes.config import PpoConfig
-from training.recipes.inputs import check_inputs, check_version, read_config
+from training.recipes.inputs import check_inputs, check_start, check_version, read_config
 from training.recipes.preflight import preflight
 from training.recipes.rundir import BadData, BadRun, Run, processes
 
@@ -31,6 +32,7 @@ def train(run: Run) -> None:
     # ---- Arguments: all of them come from run.json.
     config = read_config(run, PpoConfig)
     check_inputs(run)
+    begun = check_start(run, config)
     judge = check_version(run, "reward", kind="reward")
     if processes() > 1:
         raise BadRun("PPO runs in one process. Train on one device, or choose rloo.")
@@ -40,19 +42,21 @@ def train(run: Run) -> None:
 
     from training.recipes.accounting import Compute
     from training.recipes.arguments import shared_arguments
-    from training.recipes.device import load_model, load_tokens, lora_config, open_device
+    from training.recipes.device import load_policy, load_tokens, open_device
     from training.recipes.meter import Meter
     from training.recipes.progress import run_trainer
     from training.recipes.publish import publish, update_sizes
-    from training.recipes.rollouts import compare_with_base, read_prompts
+    from training.recipes.reference import REFERENCE
+    from training.recipes.rollouts import compare_with_start, read_prompts
     from training.recipes.scoring import load_reward_model
     from training.recipes.weights import count_weights
 
-    # ---- Models: the policy, whose base is the reference; the reward model; the critic.
+    # ---- Models: the policy, which as it began is the reference; the reward model; the critic.
     device = open_device(run, config)
     tokens = load_tokens(run)
-    model = load_model(run, device)
-    lora = lora_config(config, model)
+    model, lora = load_policy(run, config, device)
+    if begun:  # the other trainers copy it themselves
+        model.load_adapter(str(run.spec.versions["start"].path), adapter_name=REFERENCE)
     given = run.spec.versions["reward"]
     reward = load_reward_model(run, given, device, tokens.pad_id)
     critic = load_reward_model(run, given, device, tokens.pad_id, is_trainable=True)
@@ -93,12 +97,14 @@ def train(run: Run) -> None:
         missing_eos_penalty=config.unfinished_penalty or None,
         local_rollout_forward_batch_size=config.batch_size,
         num_sample_generations=0,
+        ref_adapter_name=REFERENCE if begun else None,
+        model_adapter_name="default" if begun else None,
     )
     trainer = PPOTrainer(
         args=arguments,
         processing_class=tokens.tokenizer,
         model=model,
-        ref_model=None,  # the base, with the adapter put aside
+        ref_model=None,  # the policy's own, with its adapter put aside
         reward_model=reward.get_base_model(),
         value_model=critic.get_base_model(),
         train_dataset=dataset,
@@ -120,10 +126,10 @@ def train(run: Run) -> None:
     metrics = run_trainer(run, trainer, compute, meter, resumes=False)
     gc.unfreeze()
 
-    # ---- Evidence: answers to held-out prompts, beside the base's.
+    # ---- Evidence: answers to held-out prompts, beside those that it began with.
     metrics |= update_sizes(policy)
     if heldout:
-        metrics |= compare_with_base(policy, reward, heldout, tokens, config, device, meter, run.spec.seed)
+        metrics |= compare_with_start(policy, reward, heldout, tokens, config, device, meter, run.spec.seed)
     meter.flush(together=False)
 
     # ---- Save.
@@ -137,7 +143,7 @@ def train(run: Run) -> None:
         probe_ids=rows[0]["prompt_ids"],
         rows=len(rows),
         metrics=metrics,
-        lineage={"reward": given.digest, "reward_run": judge.get("run_id")},
+        lineage={"reward": given.digest, "reward_run": judge.get("run_id"), **begun},
     )
 
 

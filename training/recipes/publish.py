@@ -14,6 +14,7 @@ from inference.artifact import digest_of, read_manifest, verify, write_atomicall
 from training.recipes.accounting import Compute
 from training.recipes.config import TrainingConfig
 from training.recipes.device import Device
+from training.recipes.reference import as_reference
 from training.recipes.rundir import Run, RunFailure, is_main, leave_if_overtaken
 
 PUBLISHED = {"adapter_model.safetensors", "adapter_config.json", "README.md"}
@@ -63,7 +64,7 @@ def publish(
     }
     partial = run.folder / "artifact.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial, safe_serialization=True)
+    model.save_pretrained(partial, safe_serialization=True, selected_adapters=["default"])
     for path in partial.iterdir():
         if path.name not in PUBLISHED:  # never a pickle, never a stray file
             path.unlink()
@@ -116,7 +117,8 @@ def update_sizes(model: Any) -> dict[str, float]:
 def _probe(model: Any, saved: Path, probe_ids: list[int], device: Device) -> None:
     """The adapter on disk changes the logits, holds no NaN, and answers like the one that was trained.
 
-    Of a reward model the logits are the score of the text, and its head is loaded with the rest.
+    What it changes is what the run began with. Of a reward model the logits are the score of the text, and
+    its head is loaded with the rest.
     """
     for name, tensor in load_file(saved / "adapter_model.safetensors").items():
         if not torch.isfinite(tensor).all():
@@ -125,8 +127,8 @@ def _probe(model: Any, saved: Path, probe_ids: list[int], device: Device) -> Non
     model.eval()
     with torch.no_grad():
         trained = model(input_ids=ids).logits.float()
-        with model.disable_adapter():
-            base = model(input_ids=ids).logits.float()
+        with as_reference(model):
+            before = model(input_ids=ids).logits.float()
         model.load_adapter(str(saved), adapter_name="reloaded")
         model.set_adapter("reloaded")
         reloaded = model(input_ids=ids).logits.float()
@@ -134,7 +136,7 @@ def _probe(model: Any, saved: Path, probe_ids: list[int], device: Device) -> Non
         model.delete_adapter("reloaded")
     if not torch.isfinite(trained).all():
         raise Unfit("the trained model's logits hold a value that is no number")
-    if torch.equal(trained, base):
+    if torch.equal(trained, before):
         raise Unfit("the adapter does not change the logits of the probe")
     if not torch.equal(trained, reloaded):
         raise Unfit("the saved adapter does not answer as the trained one does")

@@ -4,7 +4,8 @@
 
 Reads RUN_DIR/run.json (with `versions.reward`, a reward model on the same base) and RUN_DIR/dataset/ (format
 prompts, no labels), writes events, checkpoints and RUN_DIR/artifact/. Exit codes, resuming and several
-devices are as for dpo.py. The reference of the KL is the base.
+devices are as for dpo.py. The reference of the KL is the base, or
+the adapter that it goes on with (`versions.start`).
 
 Left out: full-weight training, several rewards, generation by another server.
 """
@@ -16,7 +17,7 @@ from typing import Any
 
 from training.recipes.command import run_from_shell
 from training.recipes.config import RlooConfig
-from training.recipes.inputs import check_inputs, check_version, read_config
+from training.recipes.inputs import check_inputs, check_start, check_version, read_config
 from training.recipes.preflight import preflight
 from training.recipes.rundir import BadData, Run, is_main, processes
 
@@ -26,6 +27,7 @@ def train(run: Run) -> None:
     # ---- Arguments: all of them come from run.json.
     config = read_config(run, RlooConfig)
     check_inputs(run)
+    begun = check_start(run, config)
     judge = check_version(run, "reward", kind="reward")
 
     from datasets import Dataset
@@ -34,19 +36,18 @@ def train(run: Run) -> None:
 
     from training.recipes.accounting import Compute
     from training.recipes.arguments import shared_arguments
-    from training.recipes.device import load_model, load_tokens, lora_config, open_device
+    from training.recipes.device import load_policy, load_tokens, open_device
     from training.recipes.meter import Meter
     from training.recipes.progress import run_trainer
     from training.recipes.publish import publish, update_sizes
-    from training.recipes.rollouts import compare_with_base, read_prompts, reward_function
+    from training.recipes.rollouts import compare_with_start, read_prompts, reward_function
     from training.recipes.scoring import load_reward_model
     from training.recipes.weights import count_weights
 
-    # ---- Models: the policy, whose base is the reference, and the reward model.
+    # ---- Models: the policy, which as it began is the reference, and the reward model.
     device = open_device(run, config)
     tokens = load_tokens(run)
-    model = load_model(run, device)
-    lora = lora_config(config, model)
+    model, lora = load_policy(run, config, device)
     reward = load_reward_model(run, run.spec.versions["reward"], device, tokens.pad_id)
 
     # ---- Data: prompts that leave room for an answer, each once.
@@ -112,10 +113,10 @@ def train(run: Run) -> None:
     meter.watch_model(reward.get_base_model(), "reward")
     metrics = run_trainer(run, trainer, compute, meter)
 
-    # ---- Evidence: answers to held-out prompts, beside the base's.
+    # ---- Evidence: answers to held-out prompts, beside those that it began with.
     metrics |= update_sizes(policy)
     if heldout and is_main():
-        metrics |= compare_with_base(policy, reward, heldout, tokens, config, device, meter, run.spec.seed)
+        metrics |= compare_with_start(policy, reward, heldout, tokens, config, device, meter, run.spec.seed)
     meter.flush(together=False)
 
     # ---- Save.
@@ -129,7 +130,7 @@ def train(run: Run) -> None:
         probe_ids=rows[0]["prompt_ids"],
         rows=len(rows),
         metrics=metrics,
-        lineage={"reward": run.spec.versions["reward"].digest, "reward_run": judge.get("run_id")},
+        lineage={"reward": run.spec.versions["reward"].digest, "reward_run": judge.get("run_id"), **begun},
     )
 
 

@@ -14,6 +14,7 @@ from training.recipes.config import RolloutConfig
 from training.recipes.device import Device, Tokens
 from training.recipes.likelihood import log_likelihoods
 from training.recipes.meter import Meter
+from training.recipes.reference import as_reference
 from training.recipes.rows import Row, prompt_tokens, read_format
 from training.recipes.scoring import score_texts
 
@@ -85,7 +86,7 @@ def sample(
     return found
 
 
-def compare_with_base(
+def compare_with_start(
     policy: Any,
     reward: Any,
     rows: list[Row],
@@ -95,10 +96,10 @@ def compare_with_base(
     meter: Meter,
     seed: int,
 ) -> dict[str, float]:
-    """One answer a held-out prompt by the policy and one by the base, both scored by the reward model.
+    """One answer a held-out prompt by the policy and one as it began, both scored by the reward model.
 
     The reward model is the judge that was learned from, so a better score is no proof that people agree; the
-    gate asks them. `heldout_kl` is log(p_policy / p_base) of the policy's answers, in nats an answer.
+    gate asks them. `heldout_kl` is log(p_policy / p_reference) of the policy's answers, in nats an answer.
     """
     prompts = [row["prompt_ids"] for row in rows]
 
@@ -118,16 +119,18 @@ def compare_with_base(
     with meter.heldout(), device.autocast():
         after, scores = answers()
         by_policy = likelihoods(after)
-        with policy.disable_adapter():
+        with as_reference(policy):
             before, scores_before = answers()
-            by_base = likelihoods(after)
+            by_reference = likelihoods(after)
     wins = [(one > other) + 0.5 * (one == other) for one, other in zip(scores, scores_before, strict=True)]
     return {
         "heldout_prompts": len(rows),
         "heldout_reward_before": statistics.fmean(scores_before),
         "heldout_reward": statistics.fmean(scores),
         "heldout_win_rate": statistics.fmean(wins),
-        "heldout_kl": statistics.fmean(one - other for one, other in zip(by_policy, by_base, strict=True)),
+        "heldout_kl": statistics.fmean(
+            one - other for one, other in zip(by_policy, by_reference, strict=True)
+        ),
         "answer_tokens_before": statistics.fmean(map(len, before)),
         "answer_tokens": statistics.fmean(map(len, after)),
     }

@@ -16,7 +16,7 @@ from typing import Any
 
 from training.recipes.command import run_from_shell
 from training.recipes.config import SftConfig
-from training.recipes.inputs import check_inputs, read_config
+from training.recipes.inputs import check_inputs, check_start, read_config
 from training.recipes.preflight import preflight
 from training.recipes.rundir import BadData, Run, is_main, processes
 
@@ -26,6 +26,7 @@ def train(run: Run) -> None:
     # ---- Arguments: all of them come from run.json.
     config = read_config(run, SftConfig)
     check_inputs(run)
+    begun = check_start(run, config)
 
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
@@ -33,7 +34,7 @@ def train(run: Run) -> None:
 
     from training.recipes.accounting import Compute
     from training.recipes.arguments import shared_arguments
-    from training.recipes.device import load_model, load_tokens, lora_config, open_device
+    from training.recipes.device import load_policy, load_tokens, open_device
     from training.recipes.likelihood import judged_tokens, log_likelihoods
     from training.recipes.meter import Meter
     from training.recipes.progress import run_trainer
@@ -43,9 +44,8 @@ def train(run: Run) -> None:
 
     # ---- Model.
     device = open_device(run, config)
-    model = load_model(run, device)
+    model, lora = load_policy(run, config, device)
     tokens = load_tokens(run)
-    lora = lora_config(config, model)
 
     # ---- Data: token ids, and how many of them are the prompt's.
     def read(part: str) -> list[tuple[list[int], int]]:
@@ -140,6 +140,7 @@ def train(run: Run) -> None:
         probe_ids=rows[0][0],
         rows=len(rows),
         metrics=metrics,
+        lineage=begun,
     )
 
 

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from training.recipes.accounting import Weights
+from training.recipes.reference import REFERENCE
 
 LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -20,6 +21,8 @@ def count_weights(model: Any) -> Weights:
     trained: set[int] = set()
     for name, parameter in model.named_parameters():
         found = LAYER.search(name)
+        if f".{REFERENCE}." in name:
+            continue  # a frozen copy, used in place of the adapter
         if "lora_" in name:
             adapter += parameter.numel()
             if found:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Count, Sum
 from django.utils import timezone
@@ -60,7 +61,7 @@ class RunCost:
 
 @dataclass
 class VersionCost:
-    """All that was spent on a version: its run, its reward model's, and those that judged it."""
+    """All that was spent on a version: its run, those that it builds on, and those that judged it."""
 
     number: int
     runs: list[int]
@@ -185,10 +186,22 @@ def _versions(project: Project, runs: list[RunCost]) -> list[VersionCost]:
         if version is None:
             continue
         parts = [own, *judging[version_id]]
-        if own.run.reward_id in by_version:
-            parts.append(by_version[own.run.reward_id])
+        parts += _built_on(own, by_version)
         made.append(_version_cost(version.number, parts, rates.get(version_id)))
     return sorted(made, key=lambda one: -one.number)
+
+
+def _built_on(own: RunCost, by_version: dict[UUID, RunCost]) -> list[RunCost]:
+    """What made its reward model and the adapter that it went on with, and so on back."""
+    found: dict[UUID, RunCost] = {}
+    reading = [own]
+    while reading:
+        run = reading.pop().run
+        for id_ in (run.reward_id, run.start_id):
+            if id_ in by_version and id_ not in found:
+                found[id_] = by_version[id_]
+                reading.append(by_version[id_])
+    return list(found.values())
 
 
 def _version_cost(number: int, parts: Iterable[RunCost], rate: float | None) -> VersionCost:

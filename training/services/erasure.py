@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import chain
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
@@ -33,6 +32,7 @@ from projects.services import erasure as known
 from training.models import Compilation, Dataset, Erasure, Pipeline, Run
 from training.services.compiler import compile_dataset
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
+from training.services.descent import runs_from
 from training.services.methods import METHODS
 from training.services.numbers import create_numbered
 from training.services.runs import RunOver, cancel_run, create_run
@@ -407,10 +407,8 @@ def _count(dataset: Dataset, name: str, wanted: Sequence[UUID]) -> int:
 
 
 def _versions_of(datasets: list[Dataset]) -> list[Version]:
-    """What learned from these datasets, and what was rewarded by a model that did."""
-    runs = Run.objects.filter(dataset__in=datasets, version__isnull=False).select_related("version__run")
-    made = [run.version for run in runs if run.version is not None]
-    rewards = [version for version in made if version.kind == Version.Kind.REWARD]
-    rewarded = Run.objects.filter(reward__in=rewards, version__isnull=False).select_related("version__run")
-    every = chain(made, (run.version for run in rewarded if run.version is not None))
-    return sorted({one.pk: one for one in every}.values(), key=lambda one: one.number)
+    """What learned from these datasets, and what was rewarded by or went on with one that did."""
+    every = Run.objects.filter(version__isnull=False).select_related("version__run")
+    runs = list(every.filter(dataset__in=datasets))
+    made = [run.version for run in [*runs, *runs_from(runs, every)] if run.version is not None]
+    return sorted({one.pk: one for one in made}.values(), key=lambda one: one.number)

@@ -22,6 +22,7 @@ from projects.errors import Invalid, NotFound
 from projects.models import Project
 from training.models import Dataset, Evaluation, Run
 from training.services.data.index import FEEDBACK, ids_of
+from training.services.descent import runs_behind, runs_from
 
 # From what a lineage may start, by the words of the API and of the addresses.
 STARTS = ("feedback", "dataset", "run", "version", "evaluation", "deployment")
@@ -111,7 +112,7 @@ def _from_dataset(project: Project, name: str, found: Lineage) -> None:
 
 def _from_run(project: Project, name: str, found: Lineage) -> None:
     run = _numbered(_runs_of(project), name, "run")
-    found.runs = [run, *_behind_reward([run])]
+    found.runs = [run, *runs_behind([run], _runs_of(project))]
     _follow(project, found)
     _lead_back(found)
 
@@ -150,21 +151,16 @@ _STARTERS: dict[str, Callable[[Project, str, Lineage], None]] = {
 def _of_versions(project: Project, versions: list[Version], found: Lineage) -> None:
     """Back to what they learned from, and on to where they served."""
     runs = _runs(project, Q(version__in=versions))
-    found.runs = [*runs, *_behind_reward(runs)]
+    found.runs = [*runs, *runs_behind(runs, _runs_of(project))]
     found.versions = versions
     _find_ends(project, found)
     _lead_back(found)
 
 
 def _follow(project: Project, found: Lineage, *, evidence: Iterable[Evaluation] = ()) -> None:
-    """On from its runs, also through a reward model to the runs that it rewarded."""
+    """On from its runs, also to the runs that build on what they made."""
+    found.runs += runs_from(found.runs, _runs_of(project))
     made = [run.version for run in found.runs if run.version is not None]
-    rewards = [version for version in made if version.kind == Version.Kind.REWARD]
-    if rewards:
-        known = {run.pk for run in found.runs}
-        rewarded = [run for run in _runs(project, Q(reward__in=rewards)) if run.pk not in known]
-        found.runs += rewarded
-        made += [run.version for run in rewarded if run.version is not None]
     found.versions = sorted({one.pk: one for one in made}.values(), key=lambda one: -one.number)
     _find_ends(project, found, evidence=evidence)
 
@@ -184,12 +180,6 @@ def _lead_back(found: Lineage) -> None:
     found.datasets = sorted(datasets.values(), key=lambda one: -one.number)
 
 
-def _behind_reward(runs: list[Run]) -> list[Run]:
-    """The runs that made the reward models which these runs read: their labels taught these, too."""
-    rewards = [run.reward_id for run in runs if run.reward_id is not None]
-    return _runs(runs[0].project, Q(version__in=rewards)) if rewards else []
-
-
 def _as_evidence(project: Project, row: Feedback) -> list[Evaluation]:
     """The evaluations that a preference on one of their gate prompts counts in."""
     if not isinstance(row, Preference) or row.prompt.split != Prompt.Split.GATE:
@@ -207,7 +197,7 @@ def _runs(project: Project, which: Q) -> list[Run]:
 
 def _runs_of(project: Project) -> Any:
     return Run.objects.filter(project=project).select_related(
-        "project", "dataset", "version__project", "reward__project"
+        "project", "dataset", "version__project", "reward__project", "start__project"
     )
 
 

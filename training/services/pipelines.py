@@ -1,7 +1,8 @@
-"""Runs one after the other by themselves: a reward model, then a policy against it.
+"""Runs one after the other by themselves: SFT, then DPO; or a reward model, then a policy against it.
 
-Each stage is a run like any other. A stage begins when the one before is done and reads what it made; where
-one fails, the pipeline stops with that cause. Beat ticks; a stage is started once, whoever ticks.
+Each stage is a run like any other. A stage begins when the one before is done: against the reward model that
+an earlier one made, going on with the adapter that an earlier one made. Where one fails, the pipeline stops
+with that cause. Beat ticks; a stage is started once, whoever ticks.
 """
 
 from __future__ import annotations
@@ -17,15 +18,36 @@ from projects.errors import Conflict, Invalid, Problem
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from training.models import Dataset, Pipeline, Run
-from training.services.methods import METHODS, check_config, find_method
+from training.recipes.config import ADAPTER_SHAPE
+from training.services.compiler import preview_dataset
+from training.services.methods import (
+    METHODS,
+    check_config,
+    check_preflight,
+    counts_of,
+    fill_config,
+    find_method,
+)
 from training.services.numbers import create_numbered
 from training.services.runs import RunOver, SlotTaken, cancel_run, create_run
 
 logger = logging.getLogger(__name__)
 
+# Each stage after the first uses what one before it made; what reads people more closely comes later.
 PIPELINES: dict[str, tuple[str, ...]] = {
-    "reward-rloo": ("reward", "rloo"),
-    "reward-ppo": ("reward", "ppo"),
+    name: tuple(name.split("-"))
+    for name in (
+        "sft-dpo",
+        "sft-kto",
+        "kto-dpo",
+        "pretrain-sft",
+        "pretrain-dpo",
+        "pretrain-sft-dpo",
+        "reward-rloo",
+        "reward-ppo",
+        "sft-reward-rloo",
+        "sft-reward-ppo",
+    )
 }
 _UNJUDGED = (Dataset.Format.PROMPTS, Dataset.Format.TEXT)  # formats that no filter of judgements fits
 
@@ -45,11 +67,14 @@ def start_pipeline(
 ) -> Pipeline:
     """The pipeline with its first run queued. Ring the bell after it.
 
-    `configs` is by method. Raises Invalid for an unknown pipeline or config, what `create_run` raises for the
-    first stage, and SlotTaken; then there is neither.
+    `configs` is by method. Raises Invalid for an unknown pipeline or config, PreflightFailed where a later
+    stage would have too little to learn from, what `create_run` raises for the first one, and SlotTaken; then
+    there is neither.
     """
     stages = find_pipeline(name)
     check_configs(stages, configs or {})
+    for method in stages[1:]:
+        _check_data(project, method, (configs or {}).get(method), filters or {})
     try:
         pipeline = create_numbered(
             Pipeline,
@@ -153,7 +178,10 @@ def find_pipeline(name: str) -> tuple[str, ...]:
 
 
 def check_configs(stages: tuple[str, ...], configs: dict[str, Any]) -> None:
-    """Raises Invalid for settings of a method that is no stage, and for wrong ones of one that is."""
+    """Raises Invalid for settings of a method that is no stage, for wrong ones of one that is, and for those
+
+    that would make another adapter of the one that a stage goes on with.
+    """
     for method, values in configs.items():
         if method not in stages:
             raise Invalid(
@@ -163,6 +191,11 @@ def check_configs(stages: tuple[str, ...], configs: dict[str, Any]) -> None:
         if not isinstance(values, dict):
             raise Invalid(f"The settings of {method} must be an object.", param="config")
         check_config(METHODS[method], values)
+    shape: dict[str, Any] = {}
+    for recipe in (METHODS[method] for method in stages):
+        config = fill_config(recipe, configs.get(recipe.name), shape=shape if recipe.goes_on else None)
+        if recipe.makes == Version.Kind.ADAPTER and not shape:
+            shape = {name: getattr(config, name) for name in ADAPTER_SHAPE}
 
 
 def filters_for(method: str, filters: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +209,8 @@ def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:
         project=pipeline.project,
         method=method,
         config=pipeline.configs.get(method),
-        reward=_made_before(pipeline, stage) if METHODS[method].needs_reward else None,
+        reward=_made_before(pipeline, stage, Version.Kind.REWARD) if METHODS[method].needs_reward else None,
+        start=_made_before(pipeline, stage, Version.Kind.ADAPTER) if METHODS[method].goes_on else None,
         filters=filters_for(method, pipeline.filters),
         actor=actor,
         pipeline=pipeline,
@@ -184,9 +218,22 @@ def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:
     )
 
 
-def _made_before(pipeline: Pipeline, stage: int) -> Version | None:
-    run = pipeline.runs.filter(stage=stage - 1).select_related("version__project").first()
+def _made_before(pipeline: Pipeline, stage: int, kind: str) -> Version | None:
+    """The newest version of this kind that the stages before made."""
+    runs = pipeline.runs.filter(stage__lt=stage, version__kind=kind).select_related("version__project")
+    run = runs.order_by("-stage").first()
     return run.version if run is not None else None
+
+
+def _check_data(
+    project: Project, method: str, config: dict[str, Any] | None, filters: dict[str, Any]
+) -> None:
+    """A later stage finds enough to learn from. Raises PreflightFailed."""
+    recipe = METHODS[method]
+    preview = preview_dataset(
+        project=project, format=recipe.dataset_format, filters=filters_for(method, filters)
+    )
+    check_preflight(recipe, fill_config(recipe, config), counts_of(preview))
 
 
 def _say(pipeline: Pipeline, run: Run) -> None:

@@ -107,6 +107,8 @@ def evaluate_finished(project: Project) -> Evaluation | None:
                 version__isnull=False,
             )
             .exclude(version__kind=Version.Kind.REWARD)  # a stage: it writes no answers
+            # What a pipeline makes on the way is no candidate; what it ends with is.
+            .filter(Q(pipeline__isnull=True) | Q(pipeline__status=Pipeline.Status.FINISHED))
             .select_related("version__project")
             .first()
         )

@@ -130,7 +130,7 @@ def _base_digest(run: Run) -> str:
 
 def _versions(run: Run) -> dict[str, dict[str, str]]:
     """The versions that the recipe reads, by role. The base is none of them: it is read as it is."""
-    given = {"reward": run.reward, "adapter": run.judged}
+    given = {"reward": run.reward, "start": run.start, "adapter": run.judged}
     return {
         role: {"path": str(version.folder), "digest": version.digest}
         for role, version in given.items()

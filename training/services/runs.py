@@ -16,7 +16,14 @@ from projects.services.outbox import record_event
 from training.models import Dataset, Pipeline, Run
 from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
 from training.services.examples import gather
-from training.services.methods import check_preflight, check_versions, counts_of, fill_config, find_method
+from training.services.methods import (
+    check_preflight,
+    check_versions,
+    counts_of,
+    fill_config,
+    find_method,
+    shape_of,
+)
 from training.services.numbers import create_numbered
 
 MAX_SEED = 2**31 - 1
@@ -39,6 +46,7 @@ def create_run(
     dataset: Dataset | None = None,
     config: dict[str, Any] | None = None,
     reward: Version | None = None,
+    start: Version | None = None,
     judged: Version | None = None,
     filters: dict[str, Any] | None = None,
     actor: Actor,
@@ -50,6 +58,7 @@ def create_run(
     """Queue a run; without a dataset one is compiled from all that is usable now. Ring the bell after it.
 
     `reward` is the reward model that it reads; where one is needed and none is named it is the newest.
+    `start` is the adapter that it goes on with; without one it begins from the base.
     `judged` is the version that a run looks at which trains nothing. `filters` are of the dataset that is
     compiled; `pipeline` and `stage` say whose stage it is.
 
@@ -57,12 +66,12 @@ def create_run(
     (PreflightFailed, EmptyDataset), SlotTaken, Conflict for an erased dataset.
     """
     recipe = find_method(method)
-    filled = fill_config(recipe, config)
+    filled = fill_config(recipe, config, shape=shape_of(start))
     if not 0 <= seed <= MAX_SEED:
         raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
     if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
         raise SlotTaken(f"The run of {slot} was started already.")
-    reward = check_versions(recipe, project=project, reward=reward, judged=judged)
+    reward = check_versions(recipe, project=project, reward=reward, judged=judged, start=start)
     compiled = None
     if dataset is None and recipe.dataset_format in Dataset.Gathered.values:
         dataset = compiled = gather(recipe.dataset_format, project=project, actor=actor)
@@ -89,6 +98,7 @@ def create_run(
             config=filled.to_dict(),
             seed=seed,
             reward=reward,
+            start=start,
             judged=judged,
             launcher=settings.LAUNCHER,
             total_steps=filled.steps(dataset.rows, recipe.processes),

@@ -3,7 +3,7 @@
 A run's `run.json` holds all of them, never a part: a default that changes here changes no run of yesterday.
 """
 
-from training.recipes.config.base import Config, ConfigError, TrainingConfig
+from training.recipes.config.base import ADAPTER_SHAPE, Config, ConfigError, TrainingConfig
 from training.recipes.config.dpo import DpoConfig
 from training.recipes.config.judging import EvaluateConfig, ScoreConfig
 from training.recipes.config.kto import KtoConfig
@@ -27,6 +27,7 @@ CONFIGS: dict[str, type[Config]] = {
 }
 
 __all__ = [
+    "ADAPTER_SHAPE",
     "CONFIGS",
     "Config",
     "ConfigError",

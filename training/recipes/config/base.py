@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 PRECISIONS = ("bf16", "fp32")
+# What an adapter is made of: a run that goes on with one cannot choose these anew.
+ADAPTER_SHAPE = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "last_layers")
 SCHEDULES = ("constant", "constant_with_warmup", "cosine", "linear")
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
