@@ -221,6 +221,12 @@ def guard_label(name: str) -> str:
 
 
 @register.filter
+def is_one_of(name: str | None, names: str) -> bool:
+    """Whether it is one of the names, which have spaces between them."""
+    return name in names.split()
+
+
+@register.filter
 def item(table: object, key: object) -> object:
     """`table[key]`, or nothing."""
     return table.get(key) if isinstance(table, dict) else None
