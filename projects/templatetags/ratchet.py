@@ -221,6 +221,22 @@ def guard_label(name: str) -> str:
 
 
 @register.filter
+def outcome_label(name: str) -> str:
+    """A line of a comparison of runs; a setting keeps the name by which it is set."""
+    labels = {
+        "status": pgettext("outcome", "State"),
+        "made": pgettext("outcome", "Made"),
+        "loss": pgettext("outcome", "Loss"),
+        "heldout_loss": pgettext("outcome", "Held-out loss"),
+        "heldout_accuracy": pgettext("outcome", "Held-out accuracy"),
+        "seconds": pgettext("outcome", "Took"),
+        "peak_memory_bytes": pgettext("outcome", "Most memory"),
+        "pf_days": pgettext("outcome", "Petaflop/s-days"),
+    }
+    return labels.get(name, words(name))
+
+
+@register.filter
 def is_one_of(name: str | None, names: str) -> bool:
     """Whether it is one of the names, which have spaces between them."""
     return name in names.split()
