@@ -3,12 +3,11 @@
 // what is pressed before the server has answered follows the word before, whose id the page knows.
 
 import { uuid7 } from "../projects/ids.js";
-import { Outbox } from "../projects/outbox.js";
-import { ask, csrfToken, noteStatus } from "../projects/session.js";
+import { deliver, Outbox } from "../projects/outbox.js";
+import { ask, csrfToken } from "../projects/session.js";
 import { refusal, toast } from "../projects/toast.js";
 
 const TWICE_MS = 500; // a double click is one press
-const AGAIN = [429, 502, 503, 504];
 
 export function keepThumbs(turns, words, unsent) {
   const said = new Map(); // id of an answer's element -> { id, value } as the server will have it; value 0: taken back
@@ -64,21 +63,13 @@ export function keepThumbs(turns, words, unsent) {
   const waits = (answer) => outbox.keys().filter((key) => outbox.take(key)?.answer === answer).length;
 
   async function post({ url, body, answer }) {
-    let response;
-    try {
-      response = await ask(url, {
-        method: "POST", body: new URLSearchParams(body), redirect: "manual", signal: AbortSignal.timeout(20000),
-        headers: { "X-CSRFToken": csrfToken() },
-      });
-    } catch {
-      return {}; // no network, or no answer in time
-    }
-    if (response.type === "opaqueredirect" || noteStatus(response.status) || response.status === 403) return { isSignedOut: true };
-    if (AGAIN.includes(response.status)) return {};
+    const headers = { "X-CSRFToken": csrfToken() };
+    const { response, text, isSignedOut } = await deliver(url, { method: "POST", body: new URLSearchParams(body), headers });
+    if (!response) return { isSignedOut };
     const isLast = waits(answer) <= 1;
     if (isLast) said.delete(answer);
     if (!response.ok) toast(refusal(response), { bad: true });
-    if (response.ok && isLast) show(answer, await response.text());
+    if (response.ok && isLast) show(answer, text);
     else if (isLast) await look(answer);
     return { done: true };
   }

@@ -2,8 +2,8 @@
 // background, one after the other, and are kept until the server has them.
 
 import { bind, isTyping } from "../projects/keys.js";
-import { Outbox } from "../projects/outbox.js";
-import { ask as fetchAs, csrfToken, noteStatus } from "../projects/session.js";
+import { deliver, Outbox } from "../projects/outbox.js";
+import { ask as fetchAs, csrfToken } from "../projects/session.js";
 import { refusal, toast } from "../projects/toast.js";
 import { answerer } from "./answers.js";
 
@@ -169,19 +169,12 @@ async function post({ url, body }) {
 // {done, form} when it was done, {done} when it was refused for good, {} when trying again makes sense.
 async function ask(url, options) {
   const holding = [isWaiting ? null : shown(), ...ahead].map((form) => form?.dataset.assignment).filter(Boolean);
-  try {
-    const response = await fetchAs(url, {
-      ...options, redirect: "manual", signal: AbortSignal.timeout(20000),
-      headers: { "X-Partial": "work", "X-Holding": holding.join(",") },
-    });
-    if (response.type === "opaqueredirect" || noteStatus(response.status) || response.status === 403) return { isSignedOut: true };
-    if (response.ok) return { done: true, form: parse(await response.text()) };
-    if ([429, 502, 503, 504].includes(response.status)) return {};
-    toast(refusal(response), { bad: true });
-    return { done: true };
-  } catch {
-    return {}; // no network, or no answer in time
-  }
+  const headers = { "X-Partial": "work", "X-Holding": holding.join(",") };
+  const { response, text, isSignedOut } = await deliver(url, { ...options, headers });
+  if (!response) return { isSignedOut };
+  if (response.ok) return { done: true, form: parse(text) };
+  toast(refusal(response), { bad: true });
+  return { done: true };
 }
 
 const outbox = new Outbox(`work:${location.pathname}`, {

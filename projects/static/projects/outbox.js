@@ -9,8 +9,23 @@
 // onState("kept" | "signed-out" | "sent", waiting): what to tell; "sent" after something had to wait.
 
 import { uuid7 } from "./ids.js";
+import { ask } from "./session.js";
 
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
+const MOST_MS = 20000;
+const AGAIN = [429, 502, 503, 504];
+
+// For post(): { response, text } of what arrived or was refused for good, else { isSignedOut }, or {} to try it again.
+export async function deliver(url, options) {
+  try {
+    const response = await ask(url, { ...options, redirect: "manual", signal: AbortSignal.timeout(MOST_MS) });
+    if (response.type === "opaqueredirect" || [401, 403].includes(response.status)) return { isSignedOut: true };
+    if (AGAIN.includes(response.status)) return {};
+    return { response, text: response.ok ? await response.text() : "" };
+  } catch {
+    return {}; // no network, or no whole answer in time
+  }
+}
 
 export class Outbox {
   constructor(name, { post, onState }) {
