@@ -94,6 +94,17 @@ def test_an_answer_goes_on_after_a_reload(page: Page, people: Cast, sign_in: Any
     assert Completion.objects.get().state == Completion.State.STOPPED
 
 
+def test_an_answer_is_stopped_by_pointer_and_its_text_is_kept(page: Page, people: Cast, sign_in: Any) -> None:
+    ask_slowly(page, people, sign_in)
+    written(page, 3)
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("You stopped this answer.")).to_be_visible(timeout=WAIT_MS)
+    completion = Completion.objects.get()
+    assert completion.state == Completion.State.STOPPED
+    assert page.locator(".answer .prose").inner_text() == completion.text.strip()
+    assert completion.text.startswith("word0 word1")
+
+
 def test_an_answer_goes_on_after_the_connection_broke(
     page: Page, people: Cast, sign_in: Any, wire: Wire, console: Any
 ) -> None:

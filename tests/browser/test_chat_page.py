@@ -42,23 +42,6 @@ def test_a_question_by_keyboard_streams_an_answer_that_survives_a_reload(
     expect(page.locator("#conversations a")).to_have_text("Tell me about eggs. All of them.")
 
 
-def test_an_answer_can_be_stopped_and_its_text_is_kept(
-    page: Page, people: Cast, sign_in: Any, engine: Any
-) -> None:
-    people.project.max_tokens = 400
-    people.project.save(update_fields=["max_tokens"])
-    sign_in(people.bob)
-    page.goto("/p/kitchen/chat/")
-    page.keyboard.type("Go on and on.")
-    page.keyboard.press("Enter")
-    expect(page.locator("[data-text]")).not_to_be_empty(timeout=ANSWER_MS)
-    page.get_by_role("button", name="Stop").click()
-    expect(page.locator(".answer:not([data-stream])")).to_be_visible(timeout=ANSWER_MS)
-    completion = Completion.objects.get(project=people.project)
-    assert completion.state in (Completion.State.STOPPED, Completion.State.FINISHED)
-    assert completion.text
-
-
 def arrived(page: Page) -> None:
     """A thumb shows at once; its answer is busy until the server has it."""
     expect(page.locator(".answer[aria-busy]")).to_have_count(0)
