@@ -147,9 +147,13 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     }
 else:
+    DATABASES["default"]["ENGINE"] = "projects.postgresql"
+    # A pool that tried in vain for a second tries again when somebody asks. By default it asks ever more
+    # seldom, for minutes, and so found a database that was back only after as long as it had been away.
+    pool = {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 1.2, "reconnect_timeout": 1}
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 2,
-        "pool": {"min_size": 1, "max_size": DATABASE_POOL_SIZE, "timeout": 1.5},
+        "pool": pool,
         **DATABASES["default"].get("OPTIONS", {}),  # such as ?sslmode=require in the URL
     }
 # Django's own ATOMIC_REQUESTS stays off: services say what belongs together.
