@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from inference.generation import Ask, Delta, Generation
 from inference.relay import hub, prepare_ask
@@ -31,12 +31,25 @@ from projects.offload import in_database
 
 MAX_CHOICES = 8
 SIGN_OF_LIFE_SECONDS = 15.0
-StopString = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 256
 
 
 class MethodNotAllowed(Problem):
     status = 405
     code = "method_not_allowed"
+
+
+def read_stops(value: object) -> list[object]:
+    """OpenAI takes one text or a list of them. Raises ValueError."""
+    stops = value if isinstance(value, list) else [value]
+    if len(stops) > MAX_STOPS or not all(
+        isinstance(stop, str) and 1 <= len(stop) <= MAX_STOP_CHARACTERS for stop in stops
+    ):
+        raise ValueError(
+            f"must be a text, or a list of at most {MAX_STOPS}, of 1 to {MAX_STOP_CHARACTERS} characters each"
+        )
+    return stops
 
 
 class StreamOptions(LenientBody):
@@ -56,13 +69,15 @@ class ChatBody(LenientBody):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    stop: Annotated[list[str], BeforeValidator(read_stops)] | None = None
     user: Annotated[str, Field(max_length=200)] | None = None
     store: bool | None = None  # false: the answer is never sampled for raters
     # What we cannot do is refused where it is demanded: an answer that pretends would break the caller.
     response_format: Any = None
     tool_choice: Any = None
     function_call: Any = None
+    logprobs: Any = None
+    modalities: Any = None
 
     def refuse_what_we_cannot(self) -> None:
         """Raises Invalid with a sentence that says what to do instead."""
@@ -81,6 +96,18 @@ class ChatBody(LenientBody):
                     param=name,
                     code="unsupported_parameter",
                 )
+        if self.logprobs:
+            raise Invalid(
+                "logprobs can only be false: an engine here does not tell how likely its tokens were.",
+                param="logprobs",
+                code="unsupported_parameter",
+            )
+        if self.modalities not in (None, [], ["text"]):
+            raise Invalid(
+                'modalities can only be ["text"]: answers are text.',
+                param="modalities",
+                code="unsupported_parameter",
+            )
 
     def sampling(self) -> dict[str, Any]:
         """What is asked of the engine and kept with the completion. Raises Invalid."""

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext
 
-from projects.errors import Forbidden, Malformed, NotFound, Problem, as_problem, error_headers
+from projects.errors import Forbidden, Malformed, NotFound, Problem, as_problem, error_headers, json_error
 
 
 def error_page(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -28,6 +28,9 @@ def error_page(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if request.headers.get("Accept", "").startswith("application/json"):
+        # A program, and most likely one whose base URL lacks the prefix.
+        return json_error(request, NotFound("There is nothing here. The API is under /v1 and /api/v1."))
     return error_page(request, NotFound(gettext("There is nothing at this address.")))
 
 

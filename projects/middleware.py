@@ -103,7 +103,7 @@ class ErrorShapeMiddleware(_Middleware):
             ("application/json", "text/event-stream")
         )
         if response.status_code >= 400 and is_program(request) and not is_ours and not response.streaming:
-            shaped = json_error(request, _problem_of(response))
+            shaped = json_error(request, _problem_of(request, response))
             if "Allow" in response.headers:
                 shaped["Allow"] = response["Allow"]
             return _plain_headers(shaped) if is_call(request) else shaped
@@ -132,11 +132,17 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it h
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if self.is_async and not request.path_info.startswith(self.static_prefix):
-            passed: Awaitable[HttpResponseBase] = self.get_response(request)
-            return passed
-        found: Callable[[HttpRequest], HttpResponseBase] = super().__call__
-        return sync_to_async(found, thread_sensitive=False)(request) if self.is_async else found(request)
+        if self.is_async and request.path_info.startswith(self.static_prefix):
+            return self._look_async(request)
+        found: HttpResponseBase | Awaitable[HttpResponseBase]
+        found = self.get_response(request) if self.is_async else super().__call__(request)
+        return found
+
+    async def _look_async(self, request: HttpRequest) -> HttpResponseBase:
+        found = await sync_to_async(super().__call__, thread_sensitive=False)(request)
+        # Where there is no such file, what came back is the next one's answer in the making.
+        response: HttpResponseBase = await found if isinstance(found, Awaitable) else found
+        return response
 
 
 class PagesMiddleware:
@@ -222,11 +228,17 @@ def _plain_headers(response: HttpResponseBase) -> HttpResponseBase:
     return response
 
 
-def _problem_of(response: HttpResponseBase) -> Problem:
+def _problem_of(request: HttpRequest, response: HttpResponseBase) -> Problem:
     """What one of Django's own error answers says."""
     problem = Problem(f"{response.reason_phrase}.", code=f"http_{response.status_code}")
     if response.status_code == 404:
         problem = NotFound("There is nothing at this address.")
+        if request.path.startswith("/v1/"):
+            # OpenAI's clients can ask for Responses, embeddings, files, and show what we say.
+            problem = NotFound(
+                f"{request.path[:80]} is not served here. Of OpenAI's API there are "
+                "POST /v1/chat/completions and GET /v1/models."
+            )
     elif response.status_code == 405:
         problem.code = "method_not_allowed"
     elif response.status_code >= 500:

@@ -97,6 +97,10 @@ CANNOT: dict[str, tuple[dict[str, Any], str, str]] = {
         "messages.0.content",
         "image_url, and this model reads text alone",
     ),
+    "log probabilities": ({"logprobs": True, "top_logprobs": 2}, "logprobs", "does not tell how likely"),
+    "speech": ({"modalities": ["text", "audio"]}, "modalities", "answers are text"),
+    "five stops": ({"stop": list("abcde")}, "stop", "a list of at most 4"),
+    "an empty stop": ({"stop": ["a", ""]}, "stop", "of 1 to 256 characters"),
 }
 
 
@@ -126,7 +130,8 @@ def test_what_it_need_not_know_is_ignored_and_the_rest_reaches_the_engine(
         tool_choice="auto",
         response_format={"type": "text"},
         seed=7,
-        stop=["\n\n"],
+        stop="\n\n",
+        logprobs=False,
         max_completion_tokens=9,
         top_p=0.5,
         metadata={"a": "b"},

@@ -23,6 +23,24 @@ def test_an_unknown_address(cast: Cast):
         assert error_of(response)["code"] == "not_found"
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/chat/completions/x"]
+)
+def test_what_openai_has_and_we_have_not_is_said(cast: Cast, path: str):
+    for answer in (cast.get(path), cast.post(path)):
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+        assert f"{path} is not served here" in error_of(answer)["message"]
+
+
+def test_a_program_that_forgot_the_prefix_is_told_so(cast: Cast):
+    """An OpenAI client whose base URL lacks the /v1: it asks for JSON, and a page would tell it nothing."""
+    for accept, is_json in (("application/json", True), ("text/html, application/json;q=0.9", False)):
+        answer = cast.post("/chat/completions", headers={"accept": accept})
+        assert answer.status_code == 404
+        assert answer["Content-Type"].startswith("application/json" if is_json else "text/html")
+        assert not is_json or "/v1" in error_of(answer)["message"]
+
+
 def test_a_bad_host_is_refused_in_the_one_shape(cast: Cast):
     response = Client().get("/api/v1/prompts", headers={**cast.auth(), "host": "evil.example"})
     assert response.status_code == 400

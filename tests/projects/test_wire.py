@@ -48,6 +48,13 @@ def test_a_body_in_chunks_is_read(client: httpx.Client):
     )
 
 
+def test_a_static_file_that_is_not_there_is_404(web: Process):
+    """Also one of another release, whose name a page in a cache still asks for."""
+    for path in ("/static/projects/old.css", "/static/", "/static/%2e%2e/%2e%2e/config/settings.py"):
+        assert httpx.get(f"{web.url}{path}", trust_env=False).status_code == 404
+    assert httpx.get(f"{web.url}/static/projects/ratchet.css", trust_env=False).status_code == 200
+
+
 def test_two_keys_are_none(client: httpx.Client, cast: Cast):
     del client.headers["Authorization"]
     for second in (cast.key, cast.foreign_key):
