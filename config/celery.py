@@ -60,6 +60,10 @@ app.conf.beat_schedule = {
     "fill-lines": {"task": "feedback.tasks.fill_lines", "schedule": 10.0, "options": {"expires": 30}},
     # Have chosen versions answer imported prompts, while people leave room for it.
     "sample-prompts": {"task": "feedback.tasks.sample_prompts", "schedule": 5.0, "options": {"expires": 15}},
+    # Keep the counts of hours that are over, which pages add up instead of counting a million rows.
+    "count-hours": {"task": "feedback.tasks.count_hours", "schedule": 60.0, "options": {"expires": 60}},
+    # Once a day, count all of them again.
+    "recount": {"task": "feedback.tasks.recount", "schedule": 86400.0, "options": {"expires": 3600}},
     # Measure raters who answered lately, and how far they agree.
     "measure-raters": {
         "task": "feedback.tasks.measure_raters",

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from celery import shared_task
 
+from feedback.counts import ALL_SERIES
 from feedback.services import agreement, battles, leaderboard, quality, samples, uncertainty
 from feedback.services.draw import draw_tasks
 from feedback.services.queue import FOR_RATERS, release_lapsed
 from feedback.services.sources import sweep_answers
 from projects.models import Project
+from projects.services import hourly
+
+logger = logging.getLogger(__name__)
 
 
 @shared_task
@@ -46,3 +52,18 @@ def measure_leaderboards() -> None:
     leaderboard.measure_leaderboards()
     for project in Project.objects.all():
         uncertainty.measure_uncertainty(project=project)
+
+
+@shared_task
+def count_hours() -> None:
+    """Keep the counts of the hours that are over, which pages add up."""
+    for project in Project.objects.all():
+        hourly.count_hours(project=project, series=ALL_SERIES)
+
+
+@shared_task
+def recount() -> None:
+    """Hold the kept counts against the rows. A difference is mended, and told to the operator."""
+    for project in Project.objects.all():
+        for difference in hourly.recount(project=project, series=ALL_SERIES):
+            logger.warning("%s: a kept count was wrong: %s", project, difference)

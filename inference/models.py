@@ -62,7 +62,12 @@ class Prompt(models.Model):
         GATE = "gate", "gate"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    project = models.ForeignKey(
+        Project,
+        on_delete=models.CASCADE,
+        related_name="prompts",
+        db_index=False,  # it leads the index of time
+    )
     conversation = models.ForeignKey(
         Conversation, null=True, blank=True, on_delete=models.CASCADE, related_name="prompts"
     )
@@ -95,6 +100,7 @@ class Prompt(models.Model):
         ]
         indexes = [
             models.Index(fields=["project", "split", "-id"], name="prompt_by_split"),
+            models.Index(fields=["project", "-created"], name="prompt_by_time"),
             models.Index(fields=["conversation", "created"], name="prompt_in_conversation"),
         ]
 
@@ -129,7 +135,12 @@ class Completion(models.Model):
     JUDGEABLE = (State.FINISHED, State.STOPPED)
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="completions")
+    project = models.ForeignKey(
+        Project,
+        on_delete=models.CASCADE,
+        related_name="completions",
+        db_index=False,  # it leads the index of time
+    )
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="completions")
     version = models.ForeignKey(
         "Version", null=True, blank=True, on_delete=models.PROTECT, related_name="completions"
@@ -175,6 +186,12 @@ class Completion(models.Model):
             ),
             models.Index(
                 fields=["project", "finished"], condition=Q(state="finished"), name="completion_ended"
+            ),
+            # The few that a list by state would look for among all.
+            models.Index(
+                fields=["project", "state", "-id"],
+                condition=Q(state__in=["failed", "stopped"]),
+                name="completion_unfinished",
             ),
         ]
 

@@ -7,19 +7,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import Avg, Count, Q, QuerySet, Sum
-from django.db.models.functions import Coalesce
 from django.db.models.functions.datetime import TruncBase
 from django.utils import timezone
 
-from inference.models import Completion
+from inference.counts import ANSWERS, ended_answers
 from projects.models import Project
+from projects.services.hourly import sums, sums_by_step
 
 # Percentiles are of the newest so many; of more they differ by nothing that anybody acts on.
-MAX_ROWS = 50_000
-FAILED = Count("pk", filter=Q(state=Completion.State.FAILED))
+MAX_ROWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +49,13 @@ class VersionLatency:
 
 def version_latency(project: Project, since: datetime) -> list[VersionLatency]:
     """A row a version that answered since then, the busiest first. Answers made elsewhere are left out."""
-    ended = _ended(project, since)
-    counts = (
-        ended.order_by()
-        .values("version_label")
-        .annotate(count=Count("pk"), failed=FAILED, tokens=Coalesce(Sum("tokens_out"), 0))
-    )
-    rows = ended.order_by("-created").values(
-        "version_label", "tokens_out", "ttft_ms", "gap_p99_ms", "total_ms"
-    )[:MAX_ROWS]
-    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        by_version[row["version_label"]].append(dict(row))
+    counts = sums(ANSWERS, project, since)
+    newest = ended_answers(project).filter(created__gte=since).order_by("-created")
+    by_version: dict[str, list[_Timed]] = defaultdict(list)
+    for label, *timed in newest.values_list("version_label", *_Timed._fields)[:MAX_ROWS]:
+        by_version[label].append(_Timed(*timed))
     minutes = max((timezone.now() - since).total_seconds() / 60, 1 / 60)
-    numbers = [_numbers(found, by_version[found["version_label"]], minutes) for found in counts]
+    numbers = [_numbers(label, found, by_version[label], minutes) for label, found in counts.items()]
     return sorted(numbers, key=lambda row: -row.completions)
 
 
@@ -79,30 +70,17 @@ class Moment:
 
 
 def over_time(project: Project, since: datetime, step: type[TruncBase]) -> list[Moment]:
-    """Counted by the database, oldest first; `step` is TruncMinute, TruncHour or TruncDay."""
-    rows = (
-        _ended(project, since)
-        .exclude(state=Completion.State.FAILED)
-        .annotate(begin=step("created"))
-        .order_by("begin", "version_label")
-        .values("begin", "version_label")
-        .annotate(count=Count("pk"), mean=Avg("ttft_ms"))
-    )
+    """Of those that went well, oldest first; `step` as sums_by_step takes it."""
     return [
         Moment(
-            version=row["version_label"],
-            begin=row["begin"],
-            completions=row["count"],
-            ttft_ms_mean=row["mean"],
+            version=label,
+            begin=begin,
+            completions=int(found["count"] - found["failed"]),
+            ttft_ms_mean=found["waited_ms"] / found["timed"] if found["timed"] else None,
         )
-        for row in rows
+        for (begin, label), found in sums_by_step(ANSWERS, project, since, step).items()
+        if found["count"] > found["failed"]
     ]
-
-
-def _ended(project: Project, since: datetime) -> QuerySet[Completion]:
-    """Our own versions' answers that are not running any more."""
-    found = Completion.objects.filter(project=project, created__gte=since, version__isnull=False)
-    return found.exclude(state=Completion.State.RUNNING)
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -113,29 +91,38 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _numbers(counted: Mapping[str, Any], rows: list[dict[str, Any]], minutes: float) -> VersionLatency:
-    def column(name: str) -> list[float]:
-        return [row[name] for row in rows if row[name] is not None]
+class _Timed(NamedTuple):
+    """One answer, where each time may be missing."""
 
-    ttft, total = column("ttft_ms"), column("total_ms")
+    tokens_out: int | None
+    ttft_ms: float | None
+    gap_p99_ms: float | None
+    total_ms: float | None
+
+
+def _numbers(
+    version: str, counted: Mapping[str, float], rows: list[_Timed], minutes: float
+) -> VersionLatency:
+    ttft = [row.ttft_ms for row in rows if row.ttft_ms is not None]
+    total = [row.total_ms for row in rows if row.total_ms is not None]
+    gaps = [row.gap_p99_ms for row in rows if row.gap_p99_ms is not None]
     rates = [
-        (row["tokens_out"] - 1) / (row["total_ms"] - row["ttft_ms"]) * 1000
+        (row.tokens_out - 1) / (row.total_ms - row.ttft_ms) * 1000
         for row in rows
-        if (row["tokens_out"] or 0) > 1
-        and row["ttft_ms"] is not None
-        and (row["total_ms"] or 0) > row["ttft_ms"]
+        if row.tokens_out is not None and row.ttft_ms is not None and row.total_ms is not None
+        if row.tokens_out > 1 and row.total_ms > row.ttft_ms
     ]
-    completions = counted["count"] - counted["failed"]
+    completions = int(counted["count"] - counted["failed"])
     return VersionLatency(
-        version=counted["version_label"],
+        version=version,
         completions=completions,
-        failed=counted["failed"],
-        tokens=counted["tokens"],
+        failed=int(counted["failed"]),
+        tokens=int(counted["tokens"]),
         sampled=len(rows),
         ttft_ms_p50=percentile(ttft, 0.5),
         ttft_ms_p95=percentile(ttft, 0.95),
         ttft_ms_p99=percentile(ttft, 0.99),
-        gap_ms_p99=percentile(column("gap_p99_ms"), 0.99),
+        gap_ms_p99=percentile(gaps, 0.99),
         total_ms_p50=percentile(total, 0.5),
         total_ms_p95=percentile(total, 0.95),
         total_ms_p99=percentile(total, 0.99),

@@ -278,3 +278,36 @@ class RateWindow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.caller}: {self.used}"
+
+
+class HourlyCount(models.Model):
+    """What one hour of a project brought, counted once when it was over: see services/hourly.py."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+", db_index=False)
+    series = models.CharField(max_length=20, help_text="What was counted, such as answers.")
+    label = models.CharField(max_length=100, blank=True, help_text="Of which sort, such as a version's.")
+    measure = models.CharField(max_length=20, help_text="count, or what else is summed up.")
+    hour = models.DateTimeField(help_text="Its beginning.")
+    value = models.FloatField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "series", "hour", "label", "measure"], name="hourly_count_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.series} {self.label} {self.hour:%Y-%m-%d %H:%M}: {self.measure} {self.value:g}"
+
+
+class CountedUntil(models.Model):
+    """How far a project's hours are counted and kept."""
+
+    project = models.OneToOneField(Project, on_delete=models.CASCADE, related_name="+")
+    until = models.DateTimeField(null=True, blank=True)
+    # Raised by whoever takes away rows that may be counted, so that a count which began before is dropped.
+    edition = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.project} until {self.until}"

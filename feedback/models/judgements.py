@@ -14,11 +14,17 @@ from inference.models import Completion, Prompt
 from projects.ids import uuid7
 from projects.models import ApiKey, Project, User
 
+TAKEN_BACK = Q(retracted__isnull=False) | Q(superseded__isnull=False)
+
 
 class FeedbackQuerySet(models.QuerySet[Any]):
     def usable(self) -> Self:
         """Neither retracted nor superseded."""
         return self.filter(retracted=None, superseded=None)
+
+    def taken_back(self) -> Self:
+        """Retracted or superseded."""
+        return self.filter(TAKEN_BACK)
 
     def before(self, cutoff: datetime) -> Self:
         """As it stood at the cut-off: made by then, and not yet retracted or superseded then.
@@ -48,7 +54,12 @@ class Feedback(models.Model):
     )
     # Who judged: a member, or the end user that a program names.
     rater = models.ForeignKey(
-        User, null=True, blank=True, on_delete=models.PROTECT, related_name="%(class)ss"
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="%(class)ss",
+        db_index=False,  # it leads an index of each kind
     )
     subject = models.CharField(max_length=200, blank=True)
     # `user:<id>` or `key:<id>:<subject>`: whose second judgement of the same thing is a conflict.
@@ -88,10 +99,23 @@ class Feedback(models.Model):
 STANDS = Q(retracted=None, superseded=None)
 
 
-def _of_assignment(kind: str) -> models.Index:
-    return models.Index(
-        fields=["assignment"], condition=Q(assignment__isnull=False), name=f"{kind}_of_assignment"
-    )
+def _indexes(kind: str) -> list[models.Index]:
+    """The log, and what it may be asked for. The partial ones cost nothing where they do not apply."""
+    return [
+        models.Index(fields=["project", "-created"], name=f"{kind}_by_time"),
+        models.Index(
+            fields=["rater", "project", "-created"], condition=Q(rater__isnull=False), name=f"{kind}_of_rater"
+        ),
+        models.Index(
+            fields=["project", "subject", "-created"], condition=~Q(subject=""), name=f"{kind}_of_subject"
+        ),
+        # Rare among what programs send; who has both asks for the pages' alone.
+        models.Index(fields=["project", "-created"], condition=Q(source="ui"), name=f"{kind}_from_pages"),
+        models.Index(fields=["project", "created"], condition=TAKEN_BACK, name=f"{kind}_taken_back"),
+        models.Index(
+            fields=["assignment"], condition=Q(assignment__isnull=False), name=f"{kind}_of_assignment"
+        ),
+    ]
 
 
 FINAL = "A reviewer's word where raters disagreed: a dataset takes it instead of theirs."
@@ -113,10 +137,7 @@ class Rating(Feedback):
                 fields=["completion", "aspect", "judge"], condition=STANDS, name="rating_stands_once"
             )
         ]
-        indexes = [
-            models.Index(fields=["project", "-created"], name="rating_by_time"),
-            _of_assignment("rating"),
-        ]
+        indexes = _indexes("rating")
 
     def __str__(self) -> str:
         return f"{self.aspect} {self.value:+d}"
@@ -143,10 +164,7 @@ class Preference(Feedback):
                 name="preference_strength_1_to_3",
             ),
         ]
-        indexes = [
-            models.Index(fields=["project", "-created"], name="preference_by_time"),
-            _of_assignment("preference"),
-        ]
+        indexes = _indexes("preference")
 
     def __str__(self) -> str:
         return "all bad" if self.all_bad else f"preference on {self.prompt_id}"
@@ -183,10 +201,7 @@ class Correction(Feedback):
                 fields=["completion", "judge"], condition=STANDS, name="correction_stands_once"
             )
         ]
-        indexes = [
-            models.Index(fields=["project", "-created"], name="correction_by_time"),
-            _of_assignment("correction"),
-        ]
+        indexes = _indexes("correction")
 
     def __str__(self) -> str:
         return self.text[:60]
@@ -211,10 +226,7 @@ class Flag(Feedback):
                 fields=["completion", "reason", "judge"], condition=STANDS, name="flag_stands_once"
             )
         ]
-        indexes = [
-            models.Index(fields=["project", "-created"], name="flag_by_time"),
-            _of_assignment("flag"),
-        ]
+        indexes = _indexes("flag")
 
     def __str__(self) -> str:
         return self.reason

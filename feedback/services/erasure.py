@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.contrib.admin.models import LogEntry
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Min
 from django.utils import timezone
 
 from feedback.models import (
@@ -31,6 +31,7 @@ from feedback.services.raters import excluded_raters, rater_weights
 from feedback.services.record import KINDS
 from inference.models import Completion
 from projects.people import Person
+from projects.services.hourly import count_again
 
 BATCH = 1_000
 
@@ -82,6 +83,8 @@ def erase_judgements(person: Person, *, pseudonym: str, secret: str, anonymise: 
                 if is_kept:
                     _anonymise(model, ids, pseudonym, secret)
                 else:
+                    oldest = model.objects.filter(pk__in=ids).aggregate(first=Min("created"))["first"]
+                    count_again(project=person.project, since=oldest)
                     model.objects.filter(supersedes__in=ids).update(supersedes=None)
                     model.objects.filter(pk__in=ids).delete()
 

@@ -14,12 +14,13 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, Min, OuterRef, Q
 from django.utils import timezone
 
 from inference.models import Completion, Conversation, Prompt
 from projects.models import Project
 from projects.people import Person
+from projects.services.hourly import count_again
 
 TOMBSTONE = "[erased]"
 BATCH = 500
@@ -96,7 +97,11 @@ def drop_conversations(person: Person, held: set[UUID]) -> None:
     """Their conversations as rows, but those with a prompt in `held`: others' judgements hang on it."""
     for one in _conversations(person):
         if not held.intersection(one.prompts.values_list("pk", flat=True)):
-            one.delete()
+            with transaction.atomic():
+                # Its answers, and what was said of them, came after its first question.
+                oldest = one.prompts.aggregate(first=Min("created"))["first"]
+                count_again(project=person.project, since=oldest)
+                one.delete()
 
 
 def _conversations(person: Person) -> Any:

@@ -12,7 +12,7 @@ from feedback.models import Rating
 from feedback.services.batch import Batch
 from feedback.services.judge import Judge
 from feedback.services.record import record_rating
-from feedback.stats import judgements_per_day, version_quality
+from feedback.stats import version_quality
 from inference.models import Version
 from projects.ids import uuid7
 from tests.cast import Cast, error_of
@@ -227,5 +227,3 @@ def test_quality_by_version(cast: Cast):
     }  # fmt: skip
     assert version_quality(cast.project, timezone.now()) == []
     assert version_quality(cast.garden, since) == []
-    [day] = judgements_per_day(cast.project, since)
-    assert (day.ratings, day.preferences, day.corrections, day.flags, day.total) == (5, 6, 1, 1, 13)

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-import feedback.stats
 import inference.stats
 from feedback.services.judge import Judge
 from feedback.services.record import record_preference
-from feedback.stats import version_quality, wilson
+from feedback.stats import wilson
 from inference.models import Completion, Deployment, Replica, Version
 from tests.cast import Cast, error_of
 
@@ -58,18 +57,6 @@ def test_the_answer_has_every_number_by_version(served: Cast, monkeypatch: pytes
     for window in ("", "1", "1w", "0h", "93d", "-1h", "1.5h"):
         answer: Any = served.get("metrics", {"window": window})
         assert (answer.status_code, error_of(answer)["param"]) == (422, "window")
-
-
-def test_quality_is_of_the_newest(served: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, both = served.answered_prompt(
-        "Once more?", ["G.", "H."], versions=[served.v1, Version.objects.get(number=2)]
-    )
-    judge = Judge(user=served.bob)
-    ids = [one.pk for one in both]
-    record_preference(project=served.project, judge=judge, candidates=ids, ranks=[1, 2], source="ui")
-    monkeypatch.setattr(feedback.stats, "MOST", 1)
-    won = {row.version: row.wins for row in version_quality(served.project, served.project.created)}
-    assert won == {"kitchen@v1": 1, "kitchen@v2": 0}
 
 
 def test_the_page_shows_them_with_the_swap_and_the_engines(served: Cast) -> None:

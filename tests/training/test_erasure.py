@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
+from feedback.counts import ALL_SERIES, judgements_that_stand
 from feedback.models import Assignment, Correction, OptOut, Preference, Rating
 from feedback.services.judge import Judge
 from feedback.services.raters import quarantine_rater
 from feedback.services.record import (
+    KINDS,
     record_correction,
     record_flag,
     record_preference,
@@ -32,10 +35,12 @@ from feedback.services.record import (
 from feedback.services.tasks import create_compare_task
 from inference import artifact
 from inference.artifact import verify
+from inference.counts import ANSWERS, PROMPTS
 from inference.models import Completion, Conversation, Prompt, Version
 from inference.services.completions import finish_completion
 from projects.models import AuditEvent
-from projects.services import SYSTEM, Actor, add_member, record_audit
+from projects.services import SYSTEM, Actor, add_member, hourly, record_audit
+from projects.services.hourly import sums
 from tests.cast import Cast, error_of
 from tests.training.conftest import judged
 from tests.training.test_lineage import taught
@@ -434,3 +439,24 @@ def test_no_label_that_is_gone_enters_the_next_dataset_which_says_why(
         "retracted": 3, "quarantined_rater": 3, "erased": 1,
     }  # fmt: skip
     assert dataset.manifest["erasures"] == {"people": 1, "judgements": 3}
+
+
+def test_kept_counts_go_with_the_rows(world: Cast):
+    # Of two days ago, and judged by nobody: it goes as rows, with its answer.
+    talk = Conversation.objects.create(project=world.project, owner=world.bob)
+    asked, _ = world.answered_prompt("Alone?", ["Yes."], conversation=talk)
+    for rows in (Prompt.objects.filter(pk=asked.pk), Completion.objects.filter(prompt=asked)):
+        rows.update(created=timezone.now() - timedelta(days=2))
+    hourly.count_hours(project=world.project, series=ALL_SERIES, now=timezone.now() + hourly.GRACE)
+    before = judgements_that_stand(world.project)
+    erase(world, user="bob")
+    assert judgements_that_stand(world.project) == {
+        kind: model.objects.usable().filter(project=world.project).count() for kind, model in KINDS.items()
+    }
+    assert judgements_that_stand(world.project)["rating"] < before["rating"]
+    assert not Prompt.objects.filter(pk=asked.pk).exists()
+    for series in (PROMPTS, ANSWERS):
+        counted = sum(found["count"] for found in sums(series, world.project).values())
+        assert counted == series.rows(world.project).count()
+    hourly.count_hours(project=world.project, series=ALL_SERIES, now=timezone.now() + hourly.GRACE)
+    assert hourly.recount(project=world.project, series=ALL_SERIES) == []

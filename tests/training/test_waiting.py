@@ -35,6 +35,8 @@ def test_each_method_counts_what_it_reads(cast: Cast, method: str, each: int) ->
     say(cast, cast.bob)
     say(cast, cast.bob, split="gate")
     assert waiting_judgements(cast.project, None, method) == each
+    assert waiting_judgements(cast.project, None, method, most=1) == 1
+    assert waiting_judgements(cast.project, None, method, most=50) == each
     assert waiting_judgements(cast.project, timezone.now(), method) == 0
 
 

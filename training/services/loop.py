@@ -6,34 +6,30 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q
 from django.utils import timezone
 
-from feedback.models import Correction, Flag, Preference, Rating, Task
+from feedback.counts import judgements_that_stand
 from feedback.stats import version_quality
-from inference.models import Completion, Deployment, Prompt, Replica, Version
+from inference.counts import ANSWERS, PROMPTS
+from inference.models import Deployment, Prompt, Replica, Version
 from inference.stats import version_latency
 from projects.models import Project
+from projects.services.hourly import sums
 from training.models import Dataset, Evaluation, Policy, Run
 from training.services.rollouts import active_rollout
 from training.services.schedule import next_run_in_words
 from training.services.waiting import waiting_judgements
 
 WINDOW = timedelta(hours=1)  # of the speeds that are shown
-_KINDS: dict[str, Any] = {
-    "rating": Rating,
-    "preference": Preference,
-    "correction": Correction,
-    "flag": Flag,
-}
+MOST = 10_000  # what waits is counted so far
 
 
 def loop_state(project: Project) -> dict[str, Any]:
     """Everything that the loop page shows. Times are datetimes; a station without news is None.
 
     prompts     {"total", "train", "gate", "today"}
-    judgements  {"total", "today", "waiting", "open_tasks", "by_kind": {"rating", "preference", "correction",
-                "flag"}}; `waiting` came on training prompts after the last dataset's cut-off
+    judgements  {"total", "today", "waiting", "by_kind": {"rating", "preference", "correction", "flag"}};
+                `waiting` came on training prompts after the last dataset's cut-off, counted up to MOST
     dataset     {"number", "rows", "heldout_rows", "digest", "created"}
     run         {"number", "method", "status", "cause", "message", "step", "total_steps", "progress" (0 to 1),
                 "metrics" (latest of each number), "seconds_left", "tokens_per_second", "version" (label),
@@ -78,13 +74,8 @@ def quality_rows(project: Project) -> list[dict[str, Any]]:
         .select_related("project")
         .order_by("number")
     )
-    made = dict(
-        Completion.objects.filter(project=project)
-        .values_list("version_id")
-        .annotate(n=Count("id"))
-        .order_by()
-    )
-    said = {row.version: row for row in version_quality(project, project.created)}
+    made = sums(ANSWERS, project)
+    said = {row.version: row for row in version_quality(project)}
     gates: dict[UUID, Evaluation] = {}
     for evaluation in Evaluation.objects.filter(project=project, status=Evaluation.Status.DECIDED):
         gates.setdefault(evaluation.candidate_id, evaluation)  # the latest comes first
@@ -100,7 +91,7 @@ def quality_rows(project: Project) -> list[dict[str, Any]]:
                 "number": version.number,
                 "created": version.created,
                 "is_live": version.id == live,
-                "completions": made.get(version.id, 0),
+                "completions": int(made[version.label]["count"]) if version.label in made else 0,
                 "thumbs": quality.ratings if quality else 0,
                 "thumbs_up": quality.up_share if quality else None,
                 "battles": quality.battles if quality else 0,
@@ -123,30 +114,21 @@ def _live(project: Project) -> Deployment | None:
 
 
 def _prompts(project: Project, today: datetime) -> dict[str, int]:
-    return Prompt.objects.filter(project=project).aggregate(
-        total=Count("id"),
-        train=Count("id", filter=Q(split=Prompt.Split.TRAIN)),
-        gate=Count("id", filter=Q(split=Prompt.Split.GATE)),
-        today=Count("id", filter=Q(created__gte=today)),
-    )
+    by_split = {split: int(found["count"]) for split, found in sums(PROMPTS, project).items()}
+    return {
+        "total": sum(by_split.values()),
+        "train": by_split.get(Prompt.Split.TRAIN, 0),
+        "gate": by_split.get(Prompt.Split.GATE, 0),
+        "today": int(sum(found["count"] for found in sums(PROMPTS, project, today).values())),
+    }
 
 
 def _judgements(project: Project, today: datetime, since: datetime | None) -> dict[str, Any]:
-    by_kind = {}
-    new = 0
-    for name, model in _KINDS.items():
-        counts = (
-            model.objects.usable()
-            .filter(project=project)
-            .aggregate(n=Count("id"), new=Count("id", filter=Q(created__gte=today)))
-        )
-        by_kind[name] = counts["n"]
-        new += counts["new"]
+    by_kind = judgements_that_stand(project)
     return {
         "total": sum(by_kind.values()),
-        "today": new,
-        "waiting": waiting_judgements(project, since),
-        "open_tasks": Task.objects.filter(project=project, is_open=True).count(),
+        "today": sum(judgements_that_stand(project, today).values()),
+        "waiting": waiting_judgements(project, since, most=MOST),
         "by_kind": by_kind,
     }
 

@@ -10,6 +10,8 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from feedback.counts import judgements_that_stand
+from feedback.models import RaterEvent
 from inference.models import Version
 from projects.errors import Invalid, Problem
 from projects.models import Project
@@ -20,7 +22,6 @@ from training.services.pipelines import PIPELINES, filters_for, start_pipeline
 from training.services.plans import Plan, busy_with, plan_start
 from training.services.runs import SlotTaken, create_run
 from training.services.schedule import due_slots
-from training.services.waiting import waiting_judgements
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def start_due(policy: Policy, now: datetime) -> Run | None:
     for slot in due_slots(policy, now):
         if _is_started(policy.project, slot):
             continue
-        attempt = f"{slot}/{waiting_judgements(policy.project, None, policy.method)}"
+        attempt = f"{slot}/{_evidence(policy.project)}"
         this_hour = f"{attempt}@{now:%Y-%m-%dT%H}"
         if any(
             was_recorded(project=policy.project, action="policy.skipped", subject=name)
@@ -72,6 +73,12 @@ def start_due(policy: Policy, now: datetime) -> Run | None:
         except Invalid as error:  # it changed since the plan
             _note(policy.project, "policy.skipped", attempt, error.message)
     return None
+
+
+def _evidence(project: Project) -> str:
+    """Another text after every judgement that came and every word about a rater."""
+    judgements = sum(judgements_that_stand(project).values())
+    return f"{judgements}.{RaterEvent.objects.filter(project=project).count()}"
 
 
 def _start(policy: Policy, plan: Plan, slot: str) -> Run | None:

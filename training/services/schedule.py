@@ -24,10 +24,19 @@ def due_slots(policy: Policy, now: datetime) -> list[str]:
             slots.append(f"cron:{moment.isoformat()}")
     if policy.min_new_judgements:
         last = last_run(policy.project)
-        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None, policy.method)
-        if waiting >= policy.min_new_judgements:
+        if _waiting(policy, last) >= policy.min_new_judgements:
             slots.append(f"judgements:after-run-{last.number if last else 0}")
     return slots
+
+
+def _waiting(policy: Policy, last: Run | None) -> int:
+    """Up to as many as the policy waits for."""
+    return waiting_judgements(
+        policy.project,
+        last.dataset.cutoff if last else None,
+        policy.method,
+        most=policy.min_new_judgements,
+    )
 
 
 def last_cron_time(cron: str, now: datetime) -> datetime:
@@ -53,8 +62,7 @@ def next_run_in_words(policy: Policy | None, now: datetime) -> str:
         parts.append(f"at {moment:%Y-%m-%d %H:%M}")
     if policy.min_new_judgements:
         last = last_run(policy.project)
-        waiting = waiting_judgements(policy.project, last.dataset.cutoff if last else None, policy.method)
-        missing = max(0, policy.min_new_judgements - waiting)
+        missing = policy.min_new_judgements - _waiting(policy, last)
         parts.append(f"after {missing} more judgements" if missing else "now: enough judgements came")
     if not parts:
         return "The policy names neither a time nor a number of judgements."

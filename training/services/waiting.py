@@ -17,17 +17,26 @@ from training.models import Dataset
 from training.services.methods import METHODS
 
 
-def waiting_judgements(project: Project, since: datetime | None, method: str = "dpo") -> int:
+def waiting_judgements(
+    project: Project, since: datetime | None, method: str = "dpo", *, most: int | None = None
+) -> int:
     """Judgements on training prompts that came after `since` and that the method's dataset would read.
 
     Pairs come of preferences with a winner and of corrections; labels of ratings and of all-bad as well;
     demonstrations of corrections alone. Raters in quarantine or without weight do not count. Ratings that
-    happen to make a pair inside a prompt are not counted for pairs.
+    happen to make a pair inside a prompt are not counted for pairs. Counted up to `most`.
     """
     now = timezone.now()
     weightless = [judge for judge, weight in rater_weights(project, now).items() if weight <= 0]
     left_out = {*excluded_raters(project, now), *weightless}
-    return sum(_count(rows.filter(project=project), since, left_out) for rows in _read_by(_format_of(method)))
+    waiting = 0
+    for rows in _read_by(_format_of(method)):
+        rows = rows.filter(project=project)
+        rows = rows.exclude(judge__in=left_out) if left_out else rows
+        rows = rows.filter(created__gt=since) if since is not None else rows
+        # Unsorted, or the database would sort a million rows to count ten thousand of them.
+        waiting += rows.order_by()[: most - waiting if most is not None else None].count()
+    return waiting
 
 
 def _format_of(method: str) -> str:
@@ -47,8 +56,3 @@ def _read_by(format_: str) -> Iterable[QuerySet[Any]]:
         yield Preference.objects.usable().filter(in_training, all_bad=True)
         yield Rating.objects.usable().filter(of_answer)
     yield Correction.objects.usable().filter(of_answer)
-
-
-def _count(rows: QuerySet[Any], since: datetime | None, left_out: set[str]) -> int:
-    rows = rows.exclude(judge__in=left_out) if left_out else rows
-    return (rows.filter(created__gt=since) if since is not None else rows).count()
