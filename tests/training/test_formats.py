@@ -76,6 +76,16 @@ def scaled(cast: Cast, answer: Completion, value: int, *, judge: str) -> Rating:
 
 
 # --- what each format is made of ----------------------------------------------------------------------
+def test_no_margin_is_none_in_numbers(cast: Cast):
+    """TRL's RewardTrainer takes the column `margin` where it is there, and cannot take a null in it."""
+    _, [one, other] = cast.answered_prompt("How long?", ["Eight minutes.", "Long."])
+    vote(cast, one, other)
+    correct(cast, other, "Nine minutes.")
+    made = rows_of(compiled(cast, "preference"))
+    assert len(made) >= 2
+    assert {row["margin"] for row in made} == {0.0}
+
+
 def test_demonstrations_are_corrections_and_good_answers_where_asked(cast: Cast):
     _, [wrong] = cast.answered_prompt("How long?", ["Eight."])
     correction = correct(cast, wrong, "Eight minutes.")
@@ -419,7 +429,7 @@ def test_the_bytes_are_the_same_on_every_database(cast: Cast):
 
 
 DIGESTS = {
-    "preference": "sha256:eac0e904561727518e8bd1d0439f711bb1bdc7961ccc6961fd4d38b6ca14e2b3",
+    "preference": "sha256:be01e635a405c454e6d2b7058da042b8f44124ce0045ea78c0f19301eaf11100",
     "sft": "sha256:6b113af316ae2e1940a981604bb41cb21eda7ed514e379079e6fac266710edd8",
     "unpaired": "sha256:d2b51b507bf83195feffde24b909986cca075b3b12b8776214758fe4ac13509a",
     "prompts": "sha256:d875f5ce957e9978c389879316c47a770dbbbe57ca74ac2b75a0714fc8ad1dda",

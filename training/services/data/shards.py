@@ -109,7 +109,8 @@ def columns_of(format_: str, rows: Sequence[Row]) -> dict[str, pa.Array]:
     if format_ == "preference":
         for place, name in enumerate(("chosen", "rejected")):
             columns |= _side(name, [row.answers[place] for row in rows])
-        columns["margin"] = pa.array([row.margin for row in rows], pa.float64())
+        # 0 where nobody said one: TRL's RewardTrainer takes this column where it stands, and no null in it.
+        columns["margin"] = pa.array([row.margin or 0.0 for row in rows], pa.float64())
     elif format_ != "prompts":
         columns |= _side("completion", [row.answers[0] for row in rows])
         columns["ended"] = columns.pop("completion_ended")
