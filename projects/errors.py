@@ -182,7 +182,8 @@ def as_problem(error: Exception) -> Problem | None:
         return _with_status(406, "not_acceptable", "Answers are application/json.")
     if isinstance(error, drf.APIException) and error.status_code < 500:
         return _with_status(error.status_code, "invalid_request", str(error.detail))
-    if isinstance(error, OperationalError | InterfaceError) or _is_pool_timeout(error):
+    if _is_database_away(error):
+        logger.warning("the database does not answer: %s", error)
         return Unavailable(
             "The database does not answer. Try again in a moment.", code="database_unavailable"
         )
@@ -207,6 +208,14 @@ def _with_status(status: int, code: str, message: str) -> Problem:
     problem = Problem(message, code=code)
     problem.status = status
     return problem
+
+
+def _is_database_away(error: Exception) -> bool:
+    # SQLite has one name for all that goes wrong. A table or column that it lacks comes with no waiting:
+    # somebody has to run `migrate`, and reads so in the log.
+    if isinstance(error, OperationalError) and str(error).startswith("no such "):
+        return False
+    return isinstance(error, OperationalError | InterfaceError) or _is_pool_timeout(error)
 
 
 def _is_pool_timeout(error: Exception) -> bool:

@@ -12,6 +12,8 @@ from django.db import close_old_connections, connection, connections
 from django.test import Client
 
 from feedback.api import judgements
+from inference.models import Prompt
+from projects.postgresql.base import DatabaseWrapper
 from tests.cast import Cast, error_of
 from tests.services import free_port
 
@@ -75,6 +77,13 @@ def test_our_own_bug_is_a_500_that_tells_nothing(cast: Cast, monkeypatch: pytest
     assert "secret" not in response.content.decode()
 
 
+def test_a_database_that_was_not_migrated_is_no_outage(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+    """SQLite's "no such column" is the class of error that a database which is away has."""
+    monkeypatch.setattr(Prompt._meta.get_field("external_id"), "column", "not_yet")
+    response = cast.get("prompts")
+    assert (response.status_code, error_of(response)["code"]) == (500, "internal_error")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_database_that_is_away_is_503_with_retry_after(cast: Cast):
     body = {"items": [{"kind": "flag"}]}
@@ -129,6 +138,8 @@ def database_away() -> Iterator[None]:
                 nowhere.close()
             if usual is not None:
                 pools[connection.alias] = usual
+            # It is back: what comes next need not wait for somebody to look.
+            DatabaseWrapper._next_look = 0.0
     else:
         other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
         with connection.cursor() as cursor:
