@@ -92,7 +92,7 @@ class Turn:
     answers: list[ShownAnswer]
     is_cut: bool = False  # the first one whose question went out without the conversation's beginning
     preference: Preference | None = None
-    preference_ids: list[UUID] = field(default_factory=lambda: [uuid7() for _ in range(4)])
+    preference_id: UUID = field(default_factory=uuid7)
 
     @property
     def pair(self) -> list[ShownAnswer]:

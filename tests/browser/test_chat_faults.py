@@ -13,7 +13,7 @@ import pytest
 from django.db import transaction
 from playwright.sync_api import BrowserContext, Page, expect
 
-from feedback.models import Rating
+from feedback.models import Flag, Preference, Rating
 from inference.models import Completion, Conversation, Prompt
 from tests import services
 from tests.browser.cast import talk
@@ -272,6 +272,48 @@ def test_thumbs_without_a_network_arrive_once_and_in_order(
         (-1, second.pk, True),
     ]
     assert rows[1].supersedes == rows[0]
+
+
+def test_flags_and_which_is_better_without_a_network_arrive_once_and_in_order(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    console.allow("ERR_INTERNET_DISCONNECTED")
+    sign_in(people.bob)
+    conversation, [first, second] = talk(people, "How long?", "Six minutes.", "Eight minutes.")
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/", wait_until="networkidle")
+    context.set_offline(True)
+    page.keyboard.press("Escape")
+    for key, verdict in (("ArrowLeft", "left"), ("t", "tie"), ("b", "both_bad"), ("ArrowRight", "right")):
+        page.keyboard.press(key)
+        expect(page.locator(f'[data-vote="{verdict}"]')).to_have_attribute("aria-pressed", "true")
+        expect(page.locator('[data-vote][aria-pressed="true"]')).to_have_count(1)
+    expect(page.locator(".beside.is-chosen")).to_contain_text("Eight minutes.")
+    menu = page.get_by_title("Flag this answer").first
+    for reason in ("Spam", "Broken", "Spam"):  # the first one not, after all
+        menu.focus()
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name=reason).focus()
+        page.keyboard.press("Enter")
+        expect(menu).to_be_focused()
+    page.get_by_role("button", name="Thumb up").last.click()
+    expect(page.locator("#unsent")).to_contain_text("What you said is kept here")
+    assert not Preference.objects.exists()
+    assert not Flag.objects.exists()
+    context.set_offline(False)
+    expect(page.get_by_text("What you said has arrived.")).to_be_visible()
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    rows = list(Preference.objects.order_by("id"))
+    assert [row.superseded is None for row in rows] == [False, False, False, True]
+    ranks = {one.completion_id: one.rank for one in rows[-1].candidates.all()}
+    assert ranks == {first.pk: 2, second.pk: 1}
+    assert [flag.reason for flag in Flag.objects.usable()] == ["broken"]
+    assert Flag.objects.count() == 2
+    assert Rating.objects.get().completion == second
+    expect(page.locator('[data-vote="right"]')).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Take back").first.click()
+    expect(page.locator('[data-vote][aria-pressed="true"]')).to_have_count(0)
+    expect(page.locator("[aria-busy]")).to_have_count(0)
+    assert not Preference.objects.usable().exists()
 
 
 def test_a_conversation_is_kept_from_raters_and_shown_again(page: Page, people: Cast, sign_in: Any) -> None:

@@ -43,8 +43,8 @@ def test_a_question_by_keyboard_streams_an_answer_that_survives_a_reload(
 
 
 def arrived(page: Page) -> None:
-    """A thumb shows at once; its answer is busy until the server has it."""
-    expect(page.locator(".answer[aria-busy]")).to_have_count(0)
+    """What is said shows at once; its answer or turn is busy until the server has it."""
+    expect(page.locator("#turns [aria-busy]")).to_have_count(0)
 
 
 def test_rates_by_keyboard(page: Page, people: Cast, sign_in: Any) -> None:
@@ -132,11 +132,13 @@ def test_says_which_of_two_answers_is_better(
     completions = open_talk(page, people, sign_in, "Eight minutes.", "It depends on the egg.")
     page.keyboard.press(key)
     expect(page.locator('[data-which] [aria-pressed="true"]')).to_have_count(1)
+    arrived(page)
     preference = Preference.objects.usable().get()
     sides = preference.candidates.order_by("position")
     assert [(side.completion, side.rank) for side in sides] == list(zip(completions, ranks, strict=True))
     page.get_by_role("button", name="Both bad").click()
     expect(page.get_by_role("button", name="Both bad")).to_have_attribute("aria-pressed", "true")
+    arrived(page)
     assert Preference.objects.usable().get().all_bad
 
 
@@ -145,11 +147,13 @@ def test_an_answer_is_flagged_and_unflagged(page: Page, people: Cast, sign_in: A
     page.get_by_title("Flag this answer").click()
     page.get_by_role("button", name="Private data").click()
     expect(page.get_by_text("flagged", exact=True)).to_be_visible()
+    arrived(page)
     flag = Flag.objects.usable().get()
     assert (flag.completion, flag.reason, flag.rater) == (completion, "private", people.bob)
     page.get_by_title("Flag this answer").click()
     page.get_by_role("button", name="Private data").click()
     expect(page.get_by_text("flagged", exact=True)).to_be_hidden()
+    arrived(page)
     assert not Flag.objects.usable().exists()
 
 

@@ -7,7 +7,7 @@ import { bind, isTyping } from "../projects/keys.js";
 import { toast } from "../projects/toast.js";
 import { follow } from "./follow.js";
 import "./history.js";
-import { keepThumbs } from "./thumbs.js";
+import { keepSaid } from "./said.js";
 
 const turns = document.getElementById("turns");
 const composer = document.getElementById("composer");
@@ -19,7 +19,7 @@ const announce = document.getElementById("announce");
 const words = document.getElementById("chat-words").dataset;
 const LOOK_AGAIN_MS = 2000;
 const streams = new Map(); // answer id -> what follows it
-const thumbs = keepThumbs(turns, words, document.getElementById("unsent"));
+const said = keepSaid(turns, words, document.getElementById("unsent"));
 const isNarrow = matchMedia("(max-width: 48rem)");
 
 // --- Scrolling: the end is followed only while somebody is there --------------------------------------
@@ -266,7 +266,7 @@ function prefer(side) {
 }
 function tick(event) {
   const answer = current();
-  if (answer && thumbs.later(answer, () => tick(event))) return true; // its reasons are not here yet
+  if (answer && said.later(answer, () => tick(event))) return true; // its reasons are not here yet
   const chip = answer?.querySelectorAll("[data-reasons] input[type=checkbox]")[Number(event.key) - 1];
   if (chip) chip.closest("details").open = true;
   chip?.click();
@@ -283,7 +283,7 @@ bind({
   "[": () => press("answer-before", currentTurn()), "]": () => press("answer-after", currentTurn()),
   "{": () => press("question-before", currentTurn()), "}": () => press("question-after", currentTurn()),
   s: stopAll,
-  ArrowLeft: () => prefer("left"), ArrowRight: () => prefer("right"),
+  ArrowLeft: () => prefer("left"), ArrowRight: () => prefer("right"), t: () => prefer("tie"), b: () => prefer("both_bad"),
 });
 for (let digit = 1; digit <= 9; digit++) bind({ [digit]: tick });
 
