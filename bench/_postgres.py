@@ -1,4 +1,4 @@
-"""A PostgreSQL of a bench's own, with its usual durability, in a temporary folder."""
+"""A PostgreSQL of a bench's own, with its usual durability, in a temporary folder or one that stays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import psycopg
@@ -18,23 +18,26 @@ from bench._stack import free_port
 
 
 @contextmanager
-def postgres(**options: str) -> Iterator[str]:
-    """Its address, as DATABASE_URL takes it. The cluster goes when the bench leaves."""
+def postgres(kept: Path | None = None, **options: str) -> Iterator[str]:
+    """Its address, as DATABASE_URL takes it. The cluster goes when the bench leaves; one in `kept` stays."""
     installed = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     binaries = max(installed, key=lambda path: float(path.parent.name))
-    with tempfile.TemporaryDirectory(prefix="ratchet-bench-pg-") as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="ratchet-bench-pg-")
+    with temporary if kept is None else nullcontext(str(kept.resolve())) as folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder).chmod(0o711)
         data = Path(folder) / "data"
-        data.mkdir(mode=0o700)
+        data.mkdir(mode=0o700, exist_ok=True)
         as_owner: list[str] = []
         if os.geteuid() == 0:  # PostgreSQL refuses root
             owner = pwd.getpwnam("postgres")
             shutil.chown(data, owner.pw_uid, owner.pw_gid)
             ids = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
             as_owner = ["setpriv", *ids, "--"]
-        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "ratchet", "--auth=trust"]
-        subprocess.run([*as_owner, *initdb, "--encoding=UTF8", "--locale=C.UTF-8"], cwd=folder, check=True,
-                       stdout=subprocess.DEVNULL)  # fmt: skip
+        if not any(data.iterdir()):
+            initdb = [str(binaries / "initdb"), "-D", str(data), "-U", "ratchet", "--auth=trust"]
+            subprocess.run([*as_owner, *initdb, "--encoding=UTF8", "--locale=C.UTF-8"], cwd=folder,
+                           check=True, stdout=subprocess.DEVNULL)  # fmt: skip
         port = free_port()
         settings = {
             "listen_addresses": "127.0.0.1",

@@ -3,9 +3,9 @@
 One project with a million judgements on 100,000 prompts (as bench/compile.py makes them), one with forty.
 Each page is fetched as a rater or a manager, each list of the API with a manager's key, each list of the
 console as an operator (not its search, which reads every text), through Django without a network. The time
-is the best of three after a first one; queries are counted, and the small project must need as many.
-`--quick` takes 50,000 judgements;
-`--database URL` takes a database that this bench has filled before.
+is the best of three after a first one; queries are counted, and the small project must need as many. What the
+schedules do with a million judgements is timed as well. `--quick` takes 50,000 judgements; `--keep FOLDER`
+leaves the database there, and takes the one that an earlier run left there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from bench._claims import ROOT, Claim, publish
@@ -33,7 +35,7 @@ GOAL_MS = 200.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="50,000 judgements")
-    parser.add_argument("--database", help="of an earlier run, filled already")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the database there, or take it up")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
         os.environ |= {
@@ -44,13 +46,14 @@ def main() -> int:
             "LOG_LEVEL": "ERROR",
             "VAR_DIR": folder,
         }
-        if options.database:
-            claims = measure(options.database)
-        else:
-            # Nothing here is about durability, and filling is half of the time.
-            with postgres(fsync="off", synchronous_commit="off") as url:
+        is_filled = options.keep is not None and (options.keep / "filled").exists()
+        # Nothing here is about durability, and filling is half of the time.
+        with postgres(options.keep, fsync="off", synchronous_commit="off") as url:
+            if not is_filled:
                 fill(url, JUDGEMENTS // 20 if options.quick else JUDGEMENTS)
-                claims = measure(url)
+                if options.keep is not None:
+                    (options.keep / "filled").touch()
+            claims = measure(url)
     quick = " --quick" if options.quick else ""
     publish("pages" + quick.replace(" -", ""), f"python -m bench.pages{quick}", claims)
     return 0
@@ -92,7 +95,7 @@ def measure(url: str) -> list[Claim]:
     settings.RATE_LIMIT_KEY = 0
     settings.WHITENOISE_AUTOREFRESH = False
     visitors = {slug: prepare(slug) for slug in (BIG, SMALL)}
-    claims = []
+    claims = list(schedules())
     for place in places(visitors[BIG]["ids"]):
         counts, best = {}, float("inf")
         for slug in (SMALL, BIG):
@@ -129,6 +132,43 @@ def measure(url: str) -> list[Claim]:
     return claims
 
 
+def schedules() -> Iterator[Claim]:
+    """What a worker does with all of it, some of it each minute: it must not take a minute."""
+
+    from feedback.counts import ALL_SERIES
+    from feedback.services.uncertainty import measure_uncertainty
+    from feedback.services.workbench import workbench_of
+    from projects.models import CountedUntil, HourlyCount, Project
+    from projects.services.hourly import count_again, count_hours, recount
+    from training.services.waiting import waiting_judgements
+
+    project = Project.objects.get(slug=BIG)
+    count_hours(project=Project.objects.get(slug=SMALL), series=ALL_SERIES)
+    count_again(project=project, since=project.created - timedelta(days=99))
+    workbench = workbench_of(project)
+    workbench.weights = {"random": 1, "uncertain": 1}
+    workbench.uncertainty_of = ""
+    workbench.save()
+    for claim, limit_ms, act in (
+        ("hours counted for the first time", 60_000, lambda: count_hours(project=project, series=ALL_SERIES)),
+        ("hours counted a minute later", 1_000, lambda: count_hours(project=project, series=ALL_SERIES)),
+        ("all hours counted again (once a day)", 60_000, lambda: recount(project=project, series=ALL_SERIES)),
+        ("the uncertainty of a backlog", 30_000, lambda: measure_uncertainty(project=project)),
+        ("the same when nothing came", 200, lambda: measure_uncertainty(project=project)),
+        ("what waits for a run, up to 1,000", 200, lambda: waiting_judgements(project, None, most=1_000)),
+        ("what waits for a run, up to 10,000", 200, lambda: waiting_judgements(project, None, most=10_000)),
+        ("what waits for a KTO run, up to 10,000", 200,
+         lambda: waiting_judgements(project, None, "kto", most=10_000)),
+    ):  # fmt: skip
+        began = time.perf_counter()
+        act()
+        took = (time.perf_counter() - began) * 1000
+        yield Claim(claim=claim, value=took, unit="ms", goal=f"<= {limit_ms:,}", holds=took <= limit_ms)
+    rows = HourlyCount.objects.filter(project=project).count()
+    assert CountedUntil.objects.get(project=project).until is not None
+    yield Claim(claim="rows that hold the counted hours", value=rows, unit="rows", goal="stated", holds=True)
+
+
 def places(ids: dict[str, str]) -> Iterator[Place]:
     for path in ("chat/", "chat/history", "work/", "battle/", "leaderboard/", "guidelines/", ""):
         yield Place(f"/p/{{slug}}/{path}", "rater")
@@ -160,7 +200,7 @@ def prepare(slug: str) -> dict[str, Any]:
     from django.test import Client
     from django.utils import timezone
 
-    from inference.models import Completion
+    from inference.models import Completion, Version
     from inference.services.versions import start_project
     from projects.models import ApiKey, Membership, Project, User
     from projects.services import SYSTEM, add_member, create_api_key
@@ -180,6 +220,7 @@ def prepare(slug: str) -> dict[str, Any]:
     if slug == SMALL and not Completion.objects.filter(project=project).exists():
         judge_a_little(clients["key"])
     if slug == BIG and not Completion.objects.filter(project=project, ttft_ms__gt=0).exists():
+        Version.objects.create(project=project, number=2, kind="adapter", path="v/2", digest="sha256:2")
         with connection.cursor() as cursor:
             for statement in SPREAD:
                 cursor.execute(statement, {"project": project.pk} if "%" in statement else None)
@@ -189,8 +230,9 @@ def prepare(slug: str) -> dict[str, Any]:
         "completion": str(completion.pk),
         "prompt": str(completion.prompt_id),
         "rater": str(User.objects.get(username=f"{slug}-rater").pk),
-        "since": (now - timezone.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "until": (now - timezone.timedelta(days=20)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "since": (now - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        # Of the small project's judgements, all of which came just now, there must be some as well.
+        "until": (now - timedelta(days=20 if slug == BIG else -1)).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     return clients
 
@@ -215,20 +257,37 @@ def judge_a_little(client: Any) -> None:
             assert made.status_code == 201, made.content
 
 
-# Spread over the last 30 days, by the number at the end of each id; answers have been timed.
-_NUMBER = "('x' || right(id::text, 12))::bit(48)::bigint"
+# Spread over the last 30 days, by the number at the end of each id; answers have been timed, and every second
+# one is of another version.
+_NUMBER = "('x' || right(t.id::text, 12))::bit(48)::bigint"
 SPREAD = [
-    f"UPDATE {table} SET created = now() - interval '1 second' * (({_NUMBER}) * 7919 %% 2592000)"  # noqa: S608
-    f"{more} WHERE project_id = %(project)s"
-    for table, more in (
-        ("feedback_rating", ", rater_id = NULL"),
-        ("feedback_preference", ""),
-        ("feedback_correction", ""),
-        ("inference_prompt", ""),
-        ("inference_completion", ", ttft_ms = 80, gap_mean_ms = 10, gap_p99_ms = 20, total_ms = 900,"
-         " tokens_in = 20, tokens_out = 50, finished = now()"),
-    )
-] + ["VACUUM ANALYZE"]  # fmt: skip
+    f"UPDATE {table} t SET created = now() - interval '1 second' * ({_NUMBER} * 7919 %% 2592000)"  # noqa: S608
+    " WHERE project_id = %(project)s"
+    for table in ("feedback_rating", "feedback_preference", "feedback_correction", "inference_prompt")
+]
+SPREAD += [
+    f"""
+    UPDATE inference_completion t SET created = now() - interval '1 second' * ({_NUMBER} * 7919 %% 2592000),
+      version_id = v.id, version_label = 'bench@v' || v.number, ttft_ms = 80, gap_mean_ms = 10,
+      gap_p99_ms = 20, total_ms = 900, tokens_in = 20, tokens_out = 50, finished = now()
+    FROM inference_version v
+    WHERE t.project_id = %(project)s AND v.project_id = t.project_id AND v.number = 1 + {_NUMBER} %% 2
+    """,  # noqa: S608
+    # A question to raters for each prompt, in the backlog.
+    f"""
+    INSERT INTO feedback_task (id, project_id, kind, source, prompt_id, candidate_set, overlap, held, done,
+      is_open, outcome, priority, chance, uncertainty, strategy, created)
+    SELECT ident(6, {_NUMBER}), project_id, 'compare', 'import', id, md5(id::text), 1, 0, 0,
+      true, '', 0, random(), 0, '', now()
+    FROM inference_prompt t WHERE project_id = %(project)s
+    """,  # noqa: S608
+    f"""
+    INSERT INTO feedback_task_completions (task_id, completion_id)
+    SELECT ident(6, {_NUMBER}), ident(2, {_NUMBER} * 4 + side)
+    FROM inference_prompt t, generate_series(0, 1) AS side WHERE project_id = %(project)s
+    """,  # noqa: S608
+    "VACUUM ANALYZE",
+]
 
 
 if __name__ == "__main__":

@@ -129,6 +129,7 @@ class TaskAdmin(FactAdmin):
         "is_open",
         "outcome",
     )
+    ordering = ("-pk",)  # over all projects, the order of the line has no index
     list_filter = ("project", "kind", "source", "is_open", "outcome", "strategy")
     list_select_related = ("project", "prompt")
 

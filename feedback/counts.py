@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from feedback.models import Candidate, Correction, Flag, Preference, Rating
 from feedback.models.judgements import TAKEN_BACK
 from inference.counts import ANSWERS, PROMPTS
 from projects.models import Project
-from projects.services.hourly import Series, sums
+from projects.services.hourly import Series, Sums, sums_of
 
 
 def _sides(project: Project) -> QuerySet[Candidate]:
@@ -62,12 +63,18 @@ FLAGS = Series(
     gone=TAKEN_BACK,
 )
 ALL_SERIES = (PROMPTS, ANSWERS, RATINGS, PREFERENCES, BATTLES, CORRECTIONS, FLAGS)
-_KINDS = {"rating": RATINGS, "preference": PREFERENCES, "correction": CORRECTIONS, "flag": FLAGS}
+JUDGEMENTS = {"rating": RATINGS, "preference": PREFERENCES, "correction": CORRECTIONS, "flag": FLAGS}
 
 
 def judgements_that_stand(project: Project, since: datetime | None = None) -> dict[str, int]:
     """By kind, made since then: neither retracted nor superseded."""
-    return {
-        kind: int(sum(found["count"] for found in sums(series, project, since).values()))
-        for kind, series in _KINDS.items()
-    }
+    return by_kind(sums_of(list(JUDGEMENTS.values()), project, since))
+
+
+def by_kind(counted: Mapping[str, Mapping[str, Sums]]) -> dict[str, int]:
+    """How many judgements of each kind are in what `sums_of` counted."""
+    return {kind: total(counted[series.name]) for kind, series in JUDGEMENTS.items()}
+
+
+def total(by_label: Mapping[str, Sums]) -> int:
+    return int(sum(found["count"] for found in by_label.values()))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from feedback.counts import BATTLES, CORRECTIONS, FLAGS, RATINGS
 from projects.models import Project
-from projects.services.hourly import sums
+from projects.services.hourly import Sums, sums_of
 
+QUALITY = (RATINGS, BATTLES, CORRECTIONS, FLAGS)
 _NOTHING: defaultdict[str, float] = defaultdict(float)
 
 
@@ -37,8 +39,12 @@ class VersionQuality:
 
 def version_quality(project: Project, since: datetime | None = None) -> list[VersionQuality]:
     """A row a version that was judged, ever or since then, by its label; the most judged first."""
-    ratings, battles = sums(RATINGS, project, since), sums(BATTLES, project, since)
-    corrections, flags = sums(CORRECTIONS, project, since), sums(FLAGS, project, since)
+    return quality_of(sums_of(QUALITY, project, since))
+
+
+def quality_of(counted: Mapping[str, Mapping[str, Sums]]) -> list[VersionQuality]:
+    """The same from what `sums_of` counted of QUALITY."""
+    ratings, battles, corrections, flags = (counted[series.name] for series in QUALITY)
     rows = []
     for version in {*ratings, *battles, *corrections, *flags}:
         rated, fought = ratings.get(version, _NOTHING), battles.get(version, _NOTHING)

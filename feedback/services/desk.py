@@ -211,9 +211,9 @@ def progress_of(project: Project, most: int) -> list[Progress]:
     """Of the kinds that there are any of."""
     found = []
     for kind, label in Task.Kind.choices:
-        tasks = Task.objects.filter(project=project, kind=kind, gold__isnull=True)
+        tasks = Task.objects.filter(project=project, kind=kind, gold__isnull=True).order_by()
         complete, is_open = (tasks.filter(is_open=value)[:most].count() for value in (False, True))
-        in_line = Task.objects.in_line().filter(project=project, kind=kind)[:most].count()
+        in_line = Task.objects.in_line().filter(project=project, kind=kind).order_by()[:most].count()
         if complete or is_open:
             found.append(Progress(kind, str(label), complete, is_open, in_line))
     return found

@@ -324,7 +324,8 @@ def queue_state(
 
 def waiting_count(project: Project, rater: User, kinds: Sequence[str] = FOR_RATERS) -> int:
     """How many questions this rater could answer now, those that they hold included, up to a thousand."""
-    in_line = tasks_for(project, rater, kinds)[:COUNT_LIMIT].count()
+    # Unsorted, or the database would sort all of them to count a thousand.
+    in_line = tasks_for(project, rater, kinds).order_by()[:COUNT_LIMIT].count()
     in_line += Assignment.objects.filter(
         project=project,
         rater=rater,
@@ -335,7 +336,7 @@ def waiting_count(project: Project, rater: User, kinds: Sequence[str] = FOR_RATE
     if in_line >= COUNT_LIMIT:
         return COUNT_LIMIT
     backlog = Task.objects.in_backlog().filter(project=project, kind__in=kinds)
-    return in_line + backlog[: COUNT_LIMIT - in_line].count()
+    return in_line + backlog.order_by()[: COUNT_LIMIT - in_line].count()
 
 
 def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:

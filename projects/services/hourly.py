@@ -52,10 +52,18 @@ class Series:
 
 def sums(series: Series, project: Project, since: datetime | None = None) -> dict[str, Sums]:
     """By label, of all rows that stand, or of those created since then."""
-    found: defaultdict[str, Sums] = defaultdict(lambda: dict.fromkeys(series.measures, 0.0))
-    for label, _, measure, value in _parts(series, project, since, None):
-        found[label][measure] += value
-    return dict(found)
+    return sums_of([series], project, since)[series.name]
+
+
+def sums_of(
+    several: Sequence[Series], project: Project, since: datetime | None = None
+) -> dict[str, dict[str, Sums]]:
+    """The same for several series, by name and label, with one look at what is kept."""
+    found: dict[str, dict[str, Sums]] = {series.name: {} for series in several}
+    nothing = {series.name: dict.fromkeys(series.measures, 0.0) for series in several}
+    for name, label, _, measure, value in _parts(several, project, since, None):
+        found[name].setdefault(label, {**nothing[name]})[measure] += value
+    return found
 
 
 def sums_by_step(
@@ -66,7 +74,7 @@ def sums_by_step(
     Kept hours are UTC's: where the time zone is off by half an hour, one hour may count for the day before.
     """
     found: defaultdict[tuple[datetime, str], Sums] = defaultdict(lambda: dict.fromkeys(series.measures, 0.0))
-    for label, begin, measure, value in _parts(series, project, since, step):
+    for _, label, begin, measure, value in _parts([series], project, since, step):
         found[begin, label][measure] += value
     return {key: found[key] for key in sorted(found)}
 
@@ -140,29 +148,33 @@ def recount(*, project: Project, series: Sequence[Series]) -> list[str]:
 
 
 def _parts(
-    series: Series, project: Project, since: datetime | None, step: type[TruncBase] | None
-) -> Iterable[tuple[str, Any, str, float]]:
-    """(label, beginning, measure, value): of what is kept, of the rows outside of it, less what is gone."""
+    several: Sequence[Series], project: Project, since: datetime | None, step: type[TruncBase] | None
+) -> Iterable[tuple[str, str, Any, str, float]]:
+    """(series, label, beginning, measure, value): what is kept, the rows outside of it, less what is gone."""
     until = CountedUntil.objects.filter(project=project).values_list("until", flat=True).first()
     # The first whole hour of the window.
     first = since if since is None or since == _beginning(since) else _beginning(since) + HOUR
-    if until is not None and (first is None or first < until):
-        kept = HourlyCount.objects.filter(project=project, series=series.name, hour__lt=until)
-        outside = Q(**{f"{series.created}__gte": until})
-        if since is not None and first is not None:
-            kept = kept.filter(hour__gte=first)
-            outside |= Q(**{f"{series.created}__gte": since, f"{series.created}__lt": first})
-        summed = kept.order_by().values("label", "measure", begin=step("hour") if step else Value(""))
-        yield from summed.annotate(sum=Sum("value")).values_list("label", "begin", "measure", "sum")
-    else:
-        outside = Q(**{f"{series.created}__gte": since}) if since is not None else Q()
-    rows = series.rows(project)
-    begin = step(series.created) if step else Value("")
-    yield from _grouped(series, rows.filter(outside), begin)
-    if series.gone is not None:
-        since_then = Q(**{f"{series.created}__gte": since}) if since is not None else Q()
-        for label, at, measure, value in _grouped(series, rows.filter(since_then, series.gone), begin):
-            yield label, at, measure, -value
+    is_kept = until is not None and (first is None or first < until)
+    if is_kept:
+        kept = HourlyCount.objects.filter(project=project, series__in=[one.name for one in several])
+        kept = kept.filter(hour__lt=until, **({"hour__gte": first} if first is not None else {}))
+        begin = step("hour") if step else Value("")
+        summed = kept.order_by().values("series", "label", "measure", begin=begin).annotate(sum=Sum("value"))
+        yield from summed.values_list("series", "label", "begin", "measure", "sum")
+    for series in several:
+        created = series.created
+        inside = Q(**{f"{created}__gte": since}) if since is not None else Q()
+        outside = inside
+        if is_kept:
+            outside = Q(**{f"{created}__gte": until})
+            if first is not None and first != since:
+                outside |= inside & Q(**{f"{created}__lt": first})
+        rows, begin = series.rows(project), step(created) if step else Value("")
+        for row in _grouped(series, rows.filter(outside), begin):
+            yield series.name, *row
+        if series.gone is not None:
+            for label, at, measure, value in _grouped(series, rows.filter(inside, series.gone), begin):
+                yield series.name, label, at, measure, -value
 
 
 def _counted(

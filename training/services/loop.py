@@ -8,13 +8,13 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from feedback.counts import judgements_that_stand
-from feedback.stats import version_quality
+from feedback.counts import ALL_SERIES, JUDGEMENTS, by_kind, total
+from feedback.stats import QUALITY, quality_of
 from inference.counts import ANSWERS, PROMPTS
 from inference.models import Deployment, Prompt, Replica, Version
 from inference.stats import version_latency
 from projects.models import Project
-from projects.services.hourly import sums
+from projects.services.hourly import Sums, sums_of
 from training.models import Dataset, Evaluation, Policy, Run
 from training.services.rollouts import active_rollout
 from training.services.schedule import next_run_in_words
@@ -22,6 +22,7 @@ from training.services.waiting import waiting_judgements
 
 WINDOW = timedelta(hours=1)  # of the speeds that are shown
 MOST = 10_000  # what waits is counted so far
+_Counted = dict[str, dict[str, Sums]]  # by series and label
 
 
 def loop_state(project: Project) -> dict[str, Any]:
@@ -46,12 +47,19 @@ def loop_state(project: Project) -> dict[str, Any]:
                 oldest first; a share over nothing is None
     """
     now = timezone.now()
-    today = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    midnight = timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    ever = sums_of(ALL_SERIES, project)
+    today = sums_of([PROMPTS, *JUDGEMENTS.values()], project, midnight)
     dataset = Dataset.objects.filter(project=project).first()
     deployment = _live(project)
     return {
-        "prompts": _prompts(project, today),
-        "judgements": _judgements(project, today, dataset.cutoff if dataset else None),
+        "prompts": _prompts(ever, today),
+        "judgements": {
+            "total": sum(by_kind(ever).values()),
+            "today": sum(by_kind(today).values()),
+            "waiting": waiting_judgements(project, dataset.cutoff if dataset else None, most=MOST),
+            "by_kind": by_kind(ever),
+        },
         "dataset": _dataset(dataset) if dataset else None,
         "run": _run(Run.objects.filter(project=project).select_related("version__project").first()),
         "evaluation": _evaluation(
@@ -62,20 +70,24 @@ def loop_state(project: Project) -> dict[str, Any]:
         "live": _deployment(deployment) if deployment else None,
         "serving": _serving(project, deployment.champion.label if deployment else "", now),
         "policy": _policy(project, now),
-        "quality_by_version": quality_rows(project),
+        "quality_by_version": _quality_rows(project, ever),
     }
 
 
 def quality_rows(project: Project) -> list[dict[str, Any]]:
     """A row a served version, oldest first: what people's thumbs, battles and the gate said."""
+    return _quality_rows(project, sums_of([ANSWERS, *QUALITY], project))
+
+
+def _quality_rows(project: Project, ever: _Counted) -> list[dict[str, Any]]:
     versions = (
         Version.objects.filter(project=project)
         .exclude(kind=Version.Kind.REWARD)
         .select_related("project")
         .order_by("number")
     )
-    made = sums(ANSWERS, project)
-    said = {row.version: row for row in version_quality(project)}
+    made = ever[ANSWERS.name]
+    said = {row.version: row for row in quality_of(ever)}
     gates: dict[UUID, Evaluation] = {}
     for evaluation in Evaluation.objects.filter(project=project, status=Evaluation.Status.DECIDED):
         gates.setdefault(evaluation.candidate_id, evaluation)  # the latest comes first
@@ -113,23 +125,13 @@ def _live(project: Project) -> Deployment | None:
     )
 
 
-def _prompts(project: Project, today: datetime) -> dict[str, int]:
-    by_split = {split: int(found["count"]) for split, found in sums(PROMPTS, project).items()}
+def _prompts(ever: _Counted, today: _Counted) -> dict[str, int]:
+    by_split = {split: int(found["count"]) for split, found in ever[PROMPTS.name].items()}
     return {
-        "total": sum(by_split.values()),
+        "total": total(ever[PROMPTS.name]),
         "train": by_split.get(Prompt.Split.TRAIN, 0),
         "gate": by_split.get(Prompt.Split.GATE, 0),
-        "today": int(sum(found["count"] for found in sums(PROMPTS, project, today).values())),
-    }
-
-
-def _judgements(project: Project, today: datetime, since: datetime | None) -> dict[str, Any]:
-    by_kind = judgements_that_stand(project)
-    return {
-        "total": sum(by_kind.values()),
-        "today": sum(judgements_that_stand(project, today).values()),
-        "waiting": waiting_judgements(project, since, most=MOST),
-        "by_kind": by_kind,
+        "today": total(today[PROMPTS.name]),
     }
 
 
