@@ -78,7 +78,7 @@ class GateIndex:
 
     def _is_near(self, text: str) -> bool:
         common, size = self._common(text)
-        if size < self._least:
+        if size < self._least or common.max(initial=0) < NEAR_JACCARD * self._least:
             return False
         alike = common >= NEAR_JACCARD * (self._sizes + size - common)
         held = common >= NEAR_CONTAINED * self._sizes
@@ -89,10 +89,10 @@ class GateIndex:
         if not len(self._windows):
             return np.zeros(len(self._sizes), dtype=np.int64), 0
         own = self._telling(shingles(text))
-        first = np.searchsorted(self._windows, own, side="left")
-        last = np.searchsorted(self._windows, own, side="right")
-        found = last > first
-        hits = [self._owners[a:b] for a, b in zip(first[found], last[found], strict=True)]
+        first = np.searchsorted(self._windows, own)
+        found = self._windows[np.minimum(first, len(self._windows) - 1)] == own
+        first, last = first[found], np.searchsorted(self._windows, own[found], side="right")
+        hits = [self._owners[a:b] for a, b in zip(first, last, strict=True)]
         owners = np.concatenate(hits) if hits else self._owners[:0]
         return np.bincount(owners, minlength=len(self._sizes)), len(own)
 

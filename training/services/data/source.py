@@ -18,7 +18,8 @@ from operator import itemgetter
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import F, QuerySet, Value
+from django.db.models import BooleanField, F, Q, QuerySet, Value
+from django.db.models.expressions import RawSQL
 
 from feedback.models import Candidate, Correction, Preference, Rating
 from inference.models import Completion, Prompt
@@ -363,4 +364,11 @@ def _by_id(manager: Any, ids: list[str], *fields: str) -> Iterator[tuple[Any, ..
     """(id as text, fields...) of the rows with these ids, in no order."""
     remaining = iter(ids)
     while some := list(islice(remaining, IDS_A_QUERY)):
-        yield from manager.filter(pk__in=some).order_by().values_list(as_text("pk"), *fields).iterator()
+        yield from manager.filter(_among(some)).order_by().values_list(as_text("pk"), *fields)
+
+
+def _among(ids: list[str]) -> Any:
+    """As `pk__in`, of which thousands of parameters took a tenth of the time: PostgreSQL takes one array."""
+    if connection.vendor != "postgresql":
+        return Q(pk__in=ids)
+    return RawSQL("id = ANY(%s::uuid[])", [ids], output_field=BooleanField())
