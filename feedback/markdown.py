@@ -41,7 +41,8 @@ _BLOCKS = {
 TAGS = _BLOCKS | {"strong", "em", "s", "code", "span", "a", "h1", "h2", "h3", "h4", "h5", "h6"}
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 ALLOWED_CLASSES = {"span": set(CLASSES), "code": {f"in-{name}" for name in LANGUAGES}}
-# Nesting beyond this is an attack on the parser, or on the reader.
+# Nesting beyond this is an attack on the parser, or on the reader: such a text is shown as it is. The parser itself
+# would leave out what lies deeper, and raters would judge an answer that they cannot see.
 MAX_NESTING = 20
 # Longer texts are shown as they are, and so are those with more signs that Markdown has to think about:
 # 100,000 characters of prose take half a second, and as many stars and brackets three.
@@ -90,8 +91,12 @@ def _cached(text: str, language: str) -> SafeString:
 
 
 def _render(text: str) -> SafeString:
+    env: dict[str, Any] = {}
+    tokens = _parser.parse(text, env)
+    if any(token.level >= MAX_NESTING - 1 for token in tokens):
+        return render_plain(text)
     html = nh3.clean(
-        _parser.render(text),
+        _parser.renderer.render(tokens, _parser.options, env),
         tags=TAGS,
         attributes=ATTRIBUTES,
         allowed_classes=ALLOWED_CLASSES,

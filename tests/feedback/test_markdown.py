@@ -185,3 +185,11 @@ def test_too_many_signs_are_shown_as_they_are():
 def test_a_text_without_end_is_shown_plain():
     html = render_markdown("<b>" * MAX_CHARS)
     assert html.startswith("<pre>&lt;b&gt;")
+
+
+@pytest.mark.parametrize("sign", ["> ", "- ", "1. ", "> - "])
+@pytest.mark.parametrize("times", [5, 9, 10, 19, 20, 40])
+def test_what_lies_deep_is_not_left_out(sign: str, times: int) -> None:
+    html = render_markdown(f"Before.\n\n{sign * times}deeply\n\nAfter.")
+    for words in ("Before.", "deeply", "After."):
+        assert words in html
