@@ -41,8 +41,8 @@ _BLOCKS = {
 TAGS = _BLOCKS | {"strong", "em", "s", "code", "span", "a", "h1", "h2", "h3", "h4", "h5", "h6"}
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 ALLOWED_CLASSES = {"span": set(CLASSES), "code": {f"in-{name}" for name in LANGUAGES}}
-# Nesting beyond this is an attack on the parser, or on the reader: such a text is shown as it is. The parser itself
-# would leave out what lies deeper, and raters would judge an answer that they cannot see.
+# Nesting beyond this is an attack on the parser, or on the reader: such a text is shown as it is. The parser
+# itself would leave out what lies deeper, and raters would judge an answer that they cannot see.
 MAX_NESTING = 20
 # Longer texts are shown as they are, and so are those with more signs that Markdown has to think about:
 # 100,000 characters of prose take half a second, and as many stars and brackets three.

@@ -119,20 +119,21 @@ class Worksheet:
 
 
 def _said(task: Task, review: Assignment) -> list[str]:
-    """What the raters of a disputed task answered, by the letters that the reviewer sees. Nobody is named."""
+    """What the raters of a disputed task answered, by the names that the reviewer sees. Nobody is named."""
     done = Assignment.objects.filter(task=task.disputed, state=Assignment.State.DONE).order_by("closed")
-    letter = dict(zip(review.shown, LETTERS, strict=False))
+    names = (gettext("Left"), gettext("Right")) if len(review.shown) == 2 else LETTERS
+    name = dict(zip(review.shown, names, strict=False))
     return [
-        _in_words(answer or {}, [letter.get(one, "?") for one in shown])
+        _in_words(answer or {}, [name.get(one, "?") for one in shown])
         for shown, answer in done.values_list("shown", "answer")
     ]
 
 
-def _in_words(answer: dict[str, Any], letters: list[str]) -> str:
+def _in_words(answer: dict[str, Any], names: list[str]) -> str:
     if answer.get("all_bad"):
         said = gettext("all bad")
     elif "ranks" in answer:
-        ranked = sorted(zip(answer["ranks"], letters, strict=True))
+        ranked = sorted(zip(answer["ranks"], names, strict=True))
         said = "".join(
             (" = " if rank == before else " > " if before else "") + name
             for (rank, name), before in zip(ranked, [0, *(rank for rank, _ in ranked)], strict=False)

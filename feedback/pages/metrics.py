@@ -16,11 +16,11 @@ from django.views.decorators.http import require_GET
 
 from feedback.pages.timeline import timeline
 from feedback.stats import version_quality
-from inference.models import Deployment, Replica, Version
+from inference.models import Deployment
+from inference.services.engines import engines_shown
 from inference.stats import over_time, version_latency
 from projects.access import project_for
 from projects.errors import Invalid
-from projects.models import Project
 
 # Window -> its length, and the step of its plots with its length in minutes.
 WINDOWS = {
@@ -71,17 +71,7 @@ def metrics(request: HttpRequest, slug: str) -> HttpResponse:
             **plot,
         ),
         "rates": timeline([(one.version, one.begin, one.completions / minutes) for one in moments], **plot),
-        "engines": _engines(project),
+        "engines": engines_shown(project),
     }
     is_poll = request.headers.get("HX-Request") == "true"
     return render(request, "feedback/_metrics.html" if is_poll else "feedback/metrics.html", context)
-
-
-def _engines(project: Project) -> list[tuple[Replica, list[str], list[str]]]:
-    """Each engine with what it holds and lacks of this project; no member sees another project's names."""
-    own = {
-        version.engine_name for version in Version.objects.select_related("project").filter(project=project)
-    }
-    return [
-        (row, sorted(own & set(row.loaded)), sorted(own & set(row.missing))) for row in Replica.objects.all()
-    ]

@@ -21,8 +21,9 @@ from inference.client import (
     EngineUnavailable,
     ModelMissing,
 )
-from inference.models import Replica
+from inference.models import Replica, Version
 from inference.services.breakers import Breaker
+from projects.models import Project
 
 _lock = threading.Lock()
 _in_flight: Counter[str] = Counter()
@@ -60,6 +61,26 @@ def engines_for(engine_name: str) -> list[EngineChoice]:
             )
         )
     return choices
+
+
+@dataclass(frozen=True)
+class EngineShown:
+    """An engine as a project's pages show it: what it holds and lacks of theirs, by engine name."""
+
+    row: Replica
+    holds: list[str]
+    lacks: list[str]
+
+
+def engines_shown(project: Project) -> list[EngineShown]:
+    """Each engine; no member sees another project's names."""
+    own = {
+        version.engine_name for version in Version.objects.select_related("project").filter(project=project)
+    }
+    return [
+        EngineShown(row, sorted(own & set(row.loaded)), sorted(own & set(row.missing)))
+        for row in Replica.objects.all()
+    ]
 
 
 def in_order(choices: list[EngineChoice]) -> list[str]:

@@ -222,7 +222,7 @@ def guard_label(name: str) -> str:
 
 @register.filter
 def outcome_label(name: str) -> str:
-    """A line of a comparison of runs; a setting keeps the name by which it is set."""
+    """A line of what came of a run; a setting keeps the name by which it is set."""
     labels = {
         "status": pgettext("outcome", "State"),
         "made": pgettext("outcome", "Made"),
@@ -232,6 +232,9 @@ def outcome_label(name: str) -> str:
         "seconds": pgettext("outcome", "Took"),
         "peak_memory_bytes": pgettext("outcome", "Most memory"),
         "pf_days": pgettext("outcome", "Petaflop/s-days"),
+        "flops": pgettext("outcome", "FLOPs"),
+        "device_seconds": pgettext("outcome", "Device time"),
+        "mfu": pgettext("outcome", "Share of the device's peak"),
     }
     return labels.get(name, words(name))
 

@@ -338,7 +338,7 @@ def test_a_better_version_outlives_a_reload(page: Page, people: Cast, sign_in: A
     conversation, _ = talk(people)
     page.goto(f"/p/kitchen/chat/{conversation.pk}/")
     page.keyboard.press("e")
-    editor = page.get_by_label("The answer as it should have been")
+    editor = page.get_by_label("The answer as it should read")
     editor.fill("Six minutes in boiling water.")
     page.wait_for_function("() => Object.keys(localStorage).some((key) => key.includes('better-'))")
     page.reload()

@@ -94,7 +94,7 @@ def test_corrects_by_keyboard_and_is_told_when_nothing_changed(
 ) -> None:
     [completion] = open_talk(page, people, sign_in)
     page.keyboard.press("e")
-    editor = page.get_by_label("The answer as it should have been")
+    editor = page.get_by_label("The answer as it should read")
     expect(editor).to_be_focused()
     page.keyboard.press("Control+Enter")
     expect(page.get_by_role("alert")).to_contain_text("same text")
@@ -113,7 +113,7 @@ def test_corrects_by_keyboard_and_is_told_when_nothing_changed(
 def test_corrects_by_pointer(page: Page, people: Cast, sign_in: Any) -> None:
     open_talk(page, people, sign_in)
     page.get_by_role("button", name="Make it better").click()
-    editor = page.get_by_label("The answer as it should have been")
+    editor = page.get_by_label("The answer as it should read")
     editor.fill("   ")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_be_visible()
@@ -163,7 +163,7 @@ def test_the_better_version_is_compared_word_by_word_as_it_is_written(
     open_talk(page, people, sign_in)
     page.keyboard.press("e")
     expect(page.get_by_text("Nothing is changed yet.")).to_be_visible()
-    page.get_by_label("The answer as it should have been").fill("Six minutes in boiling water.")
+    page.get_by_label("The answer as it should read").fill("Six minutes in boiling water.")
     diff = page.get_by_role("region", name="What you changed")
     expect(diff.locator("del")).to_have_text("Eight")
     expect(diff.locator("ins")).to_have_text("Six")

@@ -12,7 +12,8 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from inference.models import Deployment, Replica, Version
+from inference.models import Deployment, Version
+from inference.services.engines import engines_shown
 from inference.stats import version_latency
 from projects.access import project_for
 from projects.models import Membership
@@ -57,6 +58,6 @@ def versions(request: HttpRequest, slug: str) -> HttpResponse:
         "deployments": Deployment.objects.filter(project=project).select_related(
             "champion", "canary", "user", "api_key"
         )[:50],
-        "replicas": list(Replica.objects.all()),
+        "engines": engines_shown(project),
     }
     return render(request, "training/versions.html", context)

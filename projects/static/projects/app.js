@@ -57,5 +57,7 @@ document.addEventListener("htmx:sendError", (event) => {
   if (event.detail.requestConfig.verb !== "get") toast(offline(), { bad: true });
 });
 
-// On a phone the tabs are wider than the screen: the one we are on is in sight.
-document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+// On a phone the tabs and the kinds of work are wider than the screen: the one we are on is in sight.
+for (const here of document.querySelectorAll(".tabs [aria-current], .work-head [aria-current]")) {
+  here.scrollIntoView({ block: "nearest", inline: "center" });
+}

@@ -41,7 +41,9 @@ function showState(facts) {
       place.textContent = word?.textContent ?? facts.status;
     } else {
       const value = facts[name];
-      place.textContent = value === null || value === undefined ? "–" : (FORMATS[name] ?? String)(value);
+      const isTold = value !== null && value !== undefined;
+      place.textContent = isTold ? (FORMATS[name] ?? String)(value) : "–";
+      if (isTold) place.closest("[data-of-pairs]")?.removeAttribute("hidden");
     }
   }
 }
@@ -68,6 +70,7 @@ function draw(name) {
   const place = document.querySelector(`[data-plot="${name}"]`);
   if (!points.length) return;
   place.closest("figure").hidden = false;
+  document.querySelector("[data-none]")?.closest("figure").toggleAttribute("hidden", name !== "loss");
   const width = place.clientWidth;
   const values = points.map((point) => point.value);
   const isShare = name === "reward_accuracy";
