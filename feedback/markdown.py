@@ -53,7 +53,7 @@ _SIGNS = re.compile(r"[*_\[\]`~|<!&]")
 # Rendering is a pure function of the text. Kept for texts of a usual length: a page of 200 turns has as many.
 CACHED, CACHED_CHARS = 1024, 10_000
 
-_CODE = re.compile(r'<pre><code(?: class="in-([a-z]+)")?>(.*?)</code></pre>', re.DOTALL)
+_CODE = re.compile(r'<pre>(<code(?: class="in-([a-z]+)")?>.*?</code>)</pre>', re.DOTALL)
 # They turn the reading direction round, so that code or a number reads as something else. Marked, not obeyed.
 _OVERRIDES = re.compile("[\u202d\u202e]")
 
@@ -105,6 +105,10 @@ def _render(text: str) -> SafeString:
         link_rel="noopener noreferrer nofollow",
     )
     html = _OVERRIDES.sub(_marked, html)
+    # Like code, a table that is wider than the page is scrolled by keys too.
+    html = html.replace("<table>", '<div class="wide" tabindex="0"><table>').replace(
+        "</table>", "</table></div>"
+    )
     return mark_safe(_CODE.sub(_with_head, html))  # noqa: S308 - it is nh3's output, and our own around it
 
 
@@ -120,10 +124,14 @@ def _marked(found: re.Match[str]) -> str:
 
 
 def _with_head(found: re.Match[str]) -> str:
-    """A block of code with its language and a button that copies it. In nh3's output `<` is a tag's alone."""
-    name, copy, copied = LANGUAGES.get(found[1] or "", ""), gettext("Copy"), gettext("Copied")
+    """A block of code with its language and a button that copies it. In nh3's output `<` is a tag's alone.
+
+    A line that is wider than the page is scrolled by keys too, so the block takes the focus.
+    """
+    name, copy, copied = LANGUAGES.get(found[2] or "", ""), gettext("Copy"), gettext("Copied")
     button = f"<span>{escape(copy)}</span><span>{escape(copied)}</span>"
     return (
         f'<div class="code"><div><span>{escape(name)}</span>'
-        f'<button type="button" class="plain" data-copy-code>{button}</button></div>{found[0]}</div>'
+        f'<button type="button" class="plain" data-copy-code>{button}</button></div>'
+        f'<pre tabindex="0">{found[1]}</pre></div>'
     )

@@ -36,14 +36,15 @@ def test_a_battle_by_keys_alone(page: Page, people: Cast, sign_in: Any) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("Undo the vote")
 
 
-def test_an_early_vote_by_pointer_counts(page: Page, people: Cast, sign_in: Any) -> None:
+def test_an_early_vote_on_its_button_counts(page: Page, people: Cast, sign_in: Any) -> None:
     sign_in(people.bob)
     page.goto("/p/kitchen/")
     page.get_by_role("link", name="Battle").click()
     page.get_by_label("Your question").fill("Why is the sky blue?")
     page.get_by_role("button", name="Ask both").click()
-    page.get_by_role("button", name="Both bad").click()  # whether or not they have ended
+    page.get_by_role("button", name="Both bad").press("Enter")  # whether or not they have ended
     expect(page.get_by_role("status").filter(has_text="both are bad")).to_be_visible()
+    expect(page.get_by_role("link", name="New battle")).to_be_focused()
     expect(page.locator("[data-text]")).to_have_count(0, timeout=ANSWER_MS)
     expect(page.locator("#verdict")).not_to_contain_text("counts when")
     assert Preference.objects.get().all_bad

@@ -292,3 +292,16 @@ def ask(people: Cast, kind: str, answers: list[str], **more: Any) -> Task:
     task = create_task(project=people.project, kind=kind, prompt=prompt, completions=made, **more)
     put_in_line(task)
     return task
+
+
+def test_the_focus_goes_to_the_next_question(page: Page, people: Cast, sign_in: Any) -> None:
+    comparisons(people, 2)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/", wait_until="networkidle")
+    for then in (".question", "#main"):  # the last one leaves nothing to do
+        before = question(page)
+        page.get_by_role("button", name="Right is better").focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_text(before, exact=True)).to_be_hidden()
+        expect(page.locator(then)).to_be_focused()
+    assert Preference.objects.count() == 2

@@ -53,7 +53,12 @@ class Elements(HTMLParser):
 
 
 # What we put around a block of code ourselves, to the letter.
-OURS = [("div", {"class": "code"}), ("div", {})]
+OURS = [
+    ("div", {"class": "code"}),
+    ("div", {}),
+    ("pre", {"tabindex": "0"}),
+    ("div", {"class": "wide", "tabindex": "0"}),
+]
 BUTTON = ("button", {"type": "button", "class": "plain", "data-copy-code": None})
 
 
@@ -160,7 +165,7 @@ def test_code_is_coloured_by_kind_and_named():
     assert "<span>Python</span><button" in html
     assert '<code class="in-python">' in html
     plain = render_markdown("```no-such\n<script>\n```")
-    assert "<pre><code>&lt;script&gt;" in plain
+    assert "<code>&lt;script&gt;" in plain
 
 
 def test_the_class_of_a_fence_is_nobodys_but_ours():

@@ -75,6 +75,15 @@ if (text) {
 }
 
 if (place) {
-  place.addEventListener("htmx:afterSwap", followAll);
+  // Whoever had the focus on a button gets it back: on the same one, else on what comes next.
+  let pressed = null;
+  place.addEventListener("htmx:beforeSwap", () => {
+    pressed = place.contains(document.activeElement) ? document.activeElement : null;
+  });
+  place.addEventListener("htmx:afterSwap", () => {
+    const [same, next, first] = [`#verdict [value="${pressed?.value}"]`, "[data-new]", "#verdict button"];
+    if (pressed) [same, next, first].map((one) => place.querySelector(one)).find(Boolean)?.focus({ preventScroll: true });
+    followAll();
+  });
   followAll();
 }

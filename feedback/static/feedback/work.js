@@ -47,7 +47,9 @@ function lay(form) {
 }
 
 function show(form) {
+  const hadFocus = place.contains(document.activeElement);
   place.replaceChildren(document.adoptNode(form));
+  if (hadFocus) (form.querySelector(".question") ?? document.getElementById("main")).focus({ preventScroll: true });
   for (const side of form.querySelectorAll(".is-chosen")) side.classList.remove("is-chosen");
   // It may have been fetched before there was anything to undo.
   if (answered.size) for (const button of form.querySelectorAll("[name=undo]")) button.disabled = false;

@@ -103,7 +103,8 @@ function drawSoon() {
     Object.keys(series).forEach(draw);
   });
 }
-new ResizeObserver(drawSoon).observe(document.querySelector("[data-plot]"));
+const sizes = new ResizeObserver(drawSoon);
+for (const place of document.querySelectorAll("[data-plot]")) sizes.observe(place);
 
 // --- The stream --------------------------------------------------------------------------------------
 const source = new EventSource(live.dataset.events);
