@@ -56,6 +56,9 @@ SlurmdParameters=config_overrides
 NodeName={node} NodeAddr=127.0.0.1 NodeHostname={node} CPUs=2 RealMemory=100000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+# Nothing above uses cgroups. But a node that is to find out their version by itself does not start where none
+# are mounted (containers), nor on version 2 without systemd's leave (containers again, and who is not root).
+CGROUP_CONF = "CgroupPlugin=cgroup/v1\n"
 
 
 def missing() -> list[str]:
@@ -85,6 +88,7 @@ class Slurm:
                 folder=self.folder, user=getpass.getuser(), host=socket.gethostname(), node=NODE, **ports
             )
         )
+        (self.folder / "cgroup.conf").write_text(CGROUP_CONF)
         os.environ["SLURM_CONF"] = str(conf)
         files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
         self._run("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
