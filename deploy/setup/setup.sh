@@ -124,7 +124,7 @@ case $target in
     demo | up | bench) extras=serve,train parts="model secrets" steps=3 ;;
     model) extras=serve,train parts=model steps=3 ;;
     check) extras=dev parts="" steps=2 ;;
-    test) extras=dev parts="model services" steps=4 ;;
+    test) extras=dev parts=model steps=4 ;;
     *) fail "setup.sh knows demo, up, bench, model, check and test, not $target" ;;
 esac
 [ -w . ] || fail "$root is not writable for $(id -un): clone the project into a folder of your own"
@@ -144,13 +144,14 @@ started=$SECONDS
 step "Python 3.11"
 make_environment
 environment_seconds=$((SECONDS - started))
+# Before the minutes of pip: who may not install them hears it now.
+[ "$target" != test ] || { step "system services" && need_services; }
 step "packages"
 install_packages "$extras"
 write_seconds
 for part in $parts; do
     case $part in
         model) step "the base model" && obtain_model ;;
-        services) step "system services" && need_services ;;
         secrets) write_secrets ;;
     esac
 done
