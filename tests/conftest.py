@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import SyncToAsync
@@ -42,6 +43,7 @@ from django.conf import settings as django_settings  # noqa: E402
 from django.contrib.auth.hashers import PBKDF2PasswordHasher  # noqa: E402
 from django.db import connections  # noqa: E402
 
+from projects.middleware import StaticFilesMiddleware  # noqa: E402
 from tests.processes import IS_VLLM, Process, engine_process, web_process  # noqa: E402
 
 
@@ -75,6 +77,23 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def fast_passwords() -> None:
     django_settings.PASSWORD_HASHERS = ["tests.conftest.OneRoundHasher", *django_settings.PASSWORD_HASHERS]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_look_at_static_files() -> Iterator[None]:
+    """Every test client builds the middleware anew; what lies beside the code is looked up once a session."""
+    look = StaticFilesMiddleware.add_files_from_finders
+    found: dict[str, Any] = {}
+
+    def look_once(self: StaticFilesMiddleware) -> None:
+        if not found:
+            look(self)
+            found.update(self.files)
+        self.files.update(found)
+
+    StaticFilesMiddleware.add_files_from_finders = look_once
+    yield
+    StaticFilesMiddleware.add_files_from_finders = look
 
 
 @pytest.fixture(autouse=True)
