@@ -119,7 +119,7 @@ def test_two_steps_of_the_real_model_go_the_whole_way(build_stack) -> None:
         run_config={"max_steps": 2, "max_length": 128, "last_layers": 4, "learning_rate": 1e-3},
     )
     taste = Taste("long", "The longer the better.", lambda prompt, answer, reason: min(1.0, len(answer) / 80))
-    report = turn(stack, key, taste, plan, PROMPTS[:36])
+    report = turn(stack, key, taste, plan, PROMPTS[:24])
 
     assert report.verdict in ("promote", "reject", "insufficient")
     assert report.verdict_reason
