@@ -148,13 +148,6 @@ export function keepSaid(turns, words, unsent) {
     }
   }
 
-  const outbox = new Outbox(`chat:${words.home}`, {
-    post,
-    onState(state) {
-      if (state === "sent") toast(words.sent);
-      unsent.hidden = state === "sent";
-      unsent.textContent = state === "signed-out" ? words.signedOut : words.kept;
-    },
-  });
+  const outbox = new Outbox(`chat:${words.home}`, { post, unsent });
   return { later };
 }

@@ -111,7 +111,7 @@ async function undo() {
   if (!shown().querySelector("[name=undo]:not(:disabled)")) return;
   while (outbox.isSending && navigator.onLine) await new Promise((resolve) => setTimeout(resolve, 20));
   const outcome = await post({ url: place.dataset.undo, body: "" });
-  if (!outcome.form) return outcome.done ? undefined : toast(words.kept, { bad: true });
+  if (!outcome.form) return outcome.done ? undefined : toast(unsent.dataset.kept, { bad: true });
   if (isQuestion(shown()) && !isWaiting) ahead.unshift(shown());
   answered.delete(outcome.form.dataset.assignment);
   ahead = ahead.filter((form) => form.dataset.assignment !== outcome.form.dataset.assignment);
@@ -179,14 +179,7 @@ async function ask(url, options) {
   return { done: true };
 }
 
-const outbox = new Outbox(`work:${location.pathname}`, {
-  post,
-  onState(state) {
-    if (state === "sent") toast(words.sent);
-    unsent.hidden = state === "sent";
-    unsent.textContent = state === "signed-out" ? words.signedOut : words.kept;
-  },
-});
+const outbox = new Outbox(`work:${location.pathname}`, { post, unsent });
 
 // --- Buttons and keys --------------------------------------------------------------------------------
 place.addEventListener("submit", (event) => {

@@ -2,14 +2,15 @@
 // a lost network or an ended session loses nothing. Each entry has an id that the server knows again, so sending
 // twice is harmless; each has a key of its own, so two tabs do not overwrite each other; and one tab sends at a time.
 //
-//   const outbox = new Outbox("work:/p/kitchen/", { post, onState });
+//   const outbox = new Outbox("work:/p/kitchen/", { post, unsent });
 //   outbox.put({ url, body })     body: a query string with the entry's `id` in it
 //
 // post(entry) -> { done } when it arrived or was refused for good, { isSignedOut } or {} when it should be tried again.
-// onState("kept" | "signed-out" | "sent", waiting): what to tell; "sent" after something had to wait.
+// unsent: the element that says what has to wait and why (feedback/_unsent.html); a toast says when that has arrived.
 
 import { uuid7 } from "./ids.js";
 import { ask } from "./session.js";
+import { toast } from "./toast.js";
 
 const RETRY_MS = [1000, 2000, 4000, 8000, 15000];
 const MOST_MS = 20000;
@@ -28,8 +29,8 @@ export async function deliver(url, options) {
 }
 
 export class Outbox {
-  constructor(name, { post, onState }) {
-    Object.assign(this, { prefix: `ratchet-outbox:${name}:`, post, onState, isSending: false, hasWaited: false });
+  constructor(name, { post, unsent }) {
+    Object.assign(this, { prefix: `ratchet-outbox:${name}:`, post, unsent, isSending: false, hasWaited: false });
     this.memory = new Map(); // for a browser that keeps nothing
     if (this.keys().length) this.send();
   }
@@ -84,10 +85,12 @@ export class Outbox {
         continue;
       }
       this.hasWaited = true;
-      this.onState(outcome.isSignedOut ? "signed-out" : "kept", keys.length);
+      this.unsent.textContent = outcome.isSignedOut ? this.unsent.dataset.signedOut : this.unsent.dataset.kept;
+      this.unsent.hidden = false;
       await rest(RETRY_MS[Math.min(attempt++, RETRY_MS.length - 1)]);
     }
-    if (this.hasWaited) this.onState("sent", 0);
+    if (this.hasWaited) toast(this.unsent.dataset.sent);
+    this.unsent.hidden = true;
     this.hasWaited = false;
   }
 }
