@@ -104,7 +104,7 @@ def _written_gold(request: HttpRequest, project: Project, actor: Actor) -> str:
 
 
 def _samples(request: HttpRequest, project: Project, actor: Actor) -> str:
-    numbers = [int(one) for one in request.POST.getlist("version") if one.isascii() and one.isdecimal()]
+    numbers = [_whole(one, "version") for one in request.POST.getlist("version")]
     tag = request.POST.get("tag", "").strip()
     asked = request_samples(
         project=project,
@@ -231,7 +231,7 @@ def _gold(request: HttpRequest, task: Task) -> dict[str, Any]:
         lines = request.POST.get("contains", "").splitlines()
         return {"contains": [line.strip() for line in lines if line.strip()]}
     values = {
-        aspect.key: [int(value) for value in request.POST.getlist(f"value-{aspect.key}")]
+        aspect.key: [_whole(value, aspect.key) for value in request.POST.getlist(f"value-{aspect.key}")]
         for aspect in task.project.rating_form.aspects
     }
     return {"ratings": {key: chosen for key, chosen in values.items() if chosen}}
@@ -242,8 +242,13 @@ def _optional_number(request: HttpRequest, name: str) -> int | None:
 
 
 def _number(request: HttpRequest, name: str) -> int:
-    text = request.POST.get(name, "")
-    if not (text.isascii() and text.isdecimal() and len(text) < 8):
+    return _whole(request.POST.get(name, ""), name)
+
+
+def _whole(text: str, name: str) -> int:
+    """Raises Invalid; whether the number makes sense is the services' to say."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 8):
         raise Invalid(gettext("%(name)s must be a number.") % {"name": name}, param=name)
     return int(text)
 

@@ -174,6 +174,17 @@ def test_a_task_becomes_gold(
     assert claim_task(project=manager.project, rater=manager.carol) is None
 
 
+@pytest.mark.parametrize("value", ["good", "1.5", "", "²", "9" * 30])
+def test_a_number_that_is_none_is_refused_in_a_sentence(manager: Cast, value: str) -> None:
+    task = ask(manager, kind="rate")
+    assert "must be a number" in act(manager, task, "gold", **{"value-thumbs": value})
+    assert task.gold is None
+    wanted = {"what": "samples", "version": value, "samples": "2", "count": "5"}
+    page = manager.client.post(f"{URL}make", wanted, follow=True)
+    assert "must be a number" in page.content.decode()
+    assert not SampleRequest.objects.exists()
+
+
 def test_what_raters_have_answered_does_not_become_gold(manager: Cast) -> None:
     task = ask(manager, overlap=2)
     mine = claim_task(project=manager.project, rater=manager.bob)
