@@ -6,6 +6,8 @@ from pathlib import Path
 from celery import Celery
 from django.conf import settings
 
+from config import broker
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("ratchet")
@@ -24,6 +26,7 @@ app.conf.update(
     timezone=settings.TIME_ZONE,
 )
 if settings.BROKER_URL.startswith("filesystem:"):
+    broker.use()
     folder = Path(settings.BROKER_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     app.conf.broker_transport_options = {

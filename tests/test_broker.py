@@ -1,0 +1,53 @@
+"""The broker of files: a message is read whole or not at all, whoever dies while it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from config import broker
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def channel(tmp_path: Path) -> Iterator[Any]:
+    options = {
+        "data_folder_in": str(tmp_path),
+        "data_folder_out": str(tmp_path),
+        "control_folder": str(tmp_path / "control"),
+    }
+    broker.use()
+    with Connection("filesystem://", transport_options=options) as connection:
+        yield connection.channel()
+
+
+def test_messages_come_in_their_order_and_to_their_queue(channel: Any):
+    for number in range(3):
+        channel._put("default", {"body": number})
+    channel._put("training", {"body": "run"})
+    assert [channel._get("default")["body"] for _ in range(3)] == [0, 1, 2]
+    assert channel._get("training") == {"body": "run"}
+    with pytest.raises(Empty):
+        channel._get("default")
+
+
+def test_what_is_being_written_is_not_read(channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also when its writer was killed before it was whole."""
+    monkeypatch.setattr(Path, "replace", lambda *names: None)
+    channel._put("default", {"body": 1})
+    assert any(tmp_path.iterdir())
+    with pytest.raises(Empty):
+        channel._get("default")
+
+
+def test_half_a_message_is_dropped_and_the_next_one_heard(channel: Any, tmp_path: Path):
+    for name, content in (("0_a", b""), ("0_b", b'{"body": '), ("0_c", b"\xff")):
+        (tmp_path / f"{name}.default.msg").write_bytes(content)
+    channel._put("default", {"body": "next"})
+    assert channel._get("default") == {"body": "next"}
