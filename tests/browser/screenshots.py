@@ -28,12 +28,7 @@ def main() -> None:
         page.get_by_label("Password").fill(password)
         page.keyboard.press("Enter")
         page.wait_for_url(lambda url: "login" not in url)
-        for picture, path in (
-            ("loop", ""),
-            ("work", "work/"),
-            ("run", "runs/1/"),
-            ("leaderboard", "leaderboard/"),
-        ):
+        for picture, path in (("loop", ""), ("work", "work/")):
             page.goto(f"/p/{slug}/{path}")
             page.wait_for_timeout(SETTLE_MS)
             page.screenshot(path=FOLDER / f"{picture}.png")
