@@ -144,7 +144,10 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",  # a claim is a write from its first statement
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        # The last two are for tables that outgrow the usual 2 MB of pages: what an import commits fits into
+        # 8, and what the next ones change again is copied into the file once, after every 32 MB.
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-8000; "
+        "PRAGMA wal_autocheckpoint=8000;",
     }
 else:
     DATABASES["default"]["ENGINE"] = "projects.postgresql"
