@@ -6,6 +6,7 @@ says what to do.
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
@@ -182,6 +183,13 @@ def as_problem(error: Exception) -> Problem | None:
         return _with_status(406, "not_acceptable", "Answers are application/json.")
     if isinstance(error, drf.APIException) and error.status_code < 500:
         return _with_status(error.status_code, "invalid_request", str(error.detail))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        logger.error("the disk is full: %s", error)
+        return Unavailable(
+            "The server has no room on its disk, and nothing was done. Its operator has to make some.",
+            code="disk_full",
+            retry_after=60,
+        )
     if _is_database_away(error):
         logger.warning("the database does not answer: %s", error)
         return Unavailable(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,18 @@ def test_our_own_bug_is_a_500_that_tells_nothing(cast: Cast, monkeypatch: pytest
     assert response.status_code == 500
     assert (error_of(response)["type"], error_of(response)["code"]) == ("server_error", "internal_error")
     assert "secret" not in response.content.decode()
+
+
+def test_a_full_disk_is_503_and_no_bug(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/srv/artifacts/x")
+
+    monkeypatch.setattr(judgements, "record_judgement", full)
+    body = {"kind": "flag", "completion_id": "01890a5d-ac96-774b-bcce-b302099a8057", "reason": "spam"}
+    response = cast.post("feedback", body)
+    assert (response.status_code, error_of(response)["code"]) == (503, "disk_full")
+    assert int(response.headers["Retry-After"]) > 0
+    assert "/srv" not in error_of(response)["message"]
 
 
 def test_a_database_that_was_not_migrated_is_no_outage(cast: Cast, monkeypatch: pytest.MonkeyPatch):
