@@ -13,11 +13,10 @@ from rest_framework.views import APIView
 
 from feedback.models import Task
 from feedback.services.draw import random_sample
+from feedback.services.queue import FOR_RATERS
 from projects.errors import Invalid
 from projects.models import Project
 from projects.rest import Paging, UtcField, key_of, list_of, read_query
-
-KINDS = (Task.Kind.COMPARE, Task.Kind.RATE, Task.Kind.CORRECT)
 
 
 class TaskSerializer(serializers.ModelSerializer[Task]):
@@ -48,7 +47,7 @@ class ListTasks(APIView):
     @extend_schema(
         operation_id="list_tasks",
         parameters=[
-            OpenApiParameter("kind", enum=list(KINDS)),
+            OpenApiParameter("kind", enum=list(FOR_RATERS)),
             OpenApiParameter("strategy", enum=Task.Strategy.values),
             OpenApiParameter("sample", enum=["random"], description="Needs `kind`."),
             OpenApiParameter("limit", int),
@@ -70,7 +69,7 @@ class ListTasks(APIView):
 
 def _chosen(project: Project, query: dict[str, str]) -> QuerySet[Task]:
     """Raises Invalid. Gold is not among them: who reads this may rate."""
-    allowed: dict[str, Any] = {"kind": KINDS, "strategy": Task.Strategy.values, "sample": ["random"]}
+    allowed: dict[str, Any] = {"kind": FOR_RATERS, "strategy": Task.Strategy.values, "sample": ["random"]}
     for name, values in allowed.items():
         if name in query and query[name] not in values:
             raise Invalid(f"{name} must be one of {', '.join(values)}.", param=name)
@@ -80,4 +79,4 @@ def _chosen(project: Project, query: dict[str, str]) -> QuerySet[Task]:
         random_sample(project, query["kind"]) if "sample" in query else Task.objects.filter(project=project)
     )
     filters = {name: query[name] for name in ("kind", "strategy") if name in query}
-    return tasks.filter(gold__isnull=True, kind__in=KINDS, **filters)
+    return tasks.filter(gold__isnull=True, kind__in=FOR_RATERS, **filters)

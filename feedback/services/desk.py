@@ -14,7 +14,7 @@ from django.db.models import Count, Q, QuerySet
 
 from feedback.models import Assignment, Task
 from feedback.services import checks
-from feedback.services.queue import locked_task
+from feedback.services.queue import FOR_RATERS, locked_task
 from feedback.services.tasks import create_task, put_in_line
 from inference.models import Completion, Prompt
 from inference.services.completions import record_completion
@@ -44,7 +44,7 @@ def make_tasks(
     carry it. Prompts of conversations are left out: they are their owners' own. Returns how many are new.
     Raises Invalid, NothingToAsk.
     """
-    if kind not in (Task.Kind.COMPARE, Task.Kind.RATE, Task.Kind.CORRECT):
+    if kind not in FOR_RATERS:
         raise Invalid("Tasks to compare, rate or correct can be made.", param="kind")
     if not 1 <= count <= MOST_AT_ONCE:
         raise Invalid(f"Make 1 to {MOST_AT_ONCE} at once.", param="count")
