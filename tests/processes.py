@@ -33,7 +33,7 @@ class Process:
     health: str = "/healthz"
     env: dict[str, str] | None = None
     program: tuple[str, ...] = (sys.executable, "-m")
-    patience: float = 60  # seconds that it may take to start
+    patience: float = 180  # seconds that it may take to start: a busy machine imports torch slowly
     death: str = "KILL"  # the signal when we die; TERM for one that has to end children of its own
     running: subprocess.Popen[bytes] | None = None
 

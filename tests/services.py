@@ -211,12 +211,12 @@ def _ordinary_user() -> str | None:
 def _run(
     command: list[str], as_owner: list[str], log: Path, gently: signal.Signals, answers: Callable[[], bool]
 ) -> None:
-    """Start a server that gets `gently` when this process dies, and wait 20 s at most for an answer."""
+    """Start a server that gets `gently` when this process dies, and wait a minute at most for an answer."""
     guard = ["setpriv", *as_owner, f"--pdeathsig={gently.name.removeprefix('SIG')}", "--"]
     with log.open("wb") as output:
         process = subprocess.Popen([*guard, *command], cwd=log.parent, stdout=output, stderr=output)
     _children.append((process, gently))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not answers():
         if process.poll() is not None or time.monotonic() > deadline:
             said = log.read_text(errors="replace").strip()[-1000:]

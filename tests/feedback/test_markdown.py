@@ -124,9 +124,9 @@ def test_html_in_an_answer_is_shown_as_it_was_written():
     ],
 )
 def test_text_made_to_be_slow_is_not(text):
-    started = time.monotonic()
+    started = time.thread_time()
     render_markdown(text)
-    assert time.monotonic() - started < 5
+    assert time.thread_time() - started < 5
 
 
 @pytest.mark.slow
@@ -152,9 +152,9 @@ def test_code_made_to_be_slow_is_not(language):
         " ",
     ]
     for piece in pieces:
-        started = time.monotonic()
+        started = time.thread_time()  # its own, however busy the machine is
         highlight(piece * (9_000 // len(piece)), language)
-        assert time.monotonic() - started < 2, piece
+        assert time.thread_time() - started < 2, piece
 
 
 def test_code_is_coloured_by_kind_and_named():

@@ -103,7 +103,7 @@ def held(engine: Process) -> set[str]:
 
 def until_asked(web: Process, cast: Cast, engine: Process) -> None:
     """Until the web server gives this engine something to do; each of its requests is answered meanwhile."""
-    before, deadline = answered(engine), time.monotonic() + 15
+    before, deadline = answered(engine), time.monotonic() + 60
     while answered(engine) == before:
         assert statuses(asyncio.run(ask(web, cast, 2))) == {200}
         assert time.monotonic() < deadline, "its breaker stays open"

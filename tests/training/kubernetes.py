@@ -157,6 +157,8 @@ class Cluster:
         child = self.children.get(f"{name}-x1")
         if child is not None:
             os.killpg(child.pid, signal_)
+            if signal_ == signal.SIGKILL:
+                child.wait()  # without grace a pod is gone at once; the kernel takes a moment for a process
         else:
             del self.jobs[name]
             self.pods.pop(f"{name}-x1", None)
