@@ -88,6 +88,12 @@ def set_plan(plan: Plan) -> None:
     _step.plan = plan
 
 
+def current_plan() -> Plan:
+    """What this thread was told last."""
+    plan: Plan = _step.plan
+    return plan
+
+
 def fits(config: PretrainedConfig, device: torch.device) -> bool:
     """Whether this attention is for the model: on a CPU, and every layer looks at everything."""
     types = set(getattr(config, "layer_types", None) or ["full_attention"])
@@ -153,7 +159,7 @@ def paged_attention(
     if cache is None:  # a plain forward pass, such as the probe
         kwargs["is_causal"] = attention_mask is None
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    plan: Plan = _step.plan
+    plan = current_plan()
     layer = plan.views.layers[cast(int, module.layer_idx)]
     write_index = kwargs["write_index"][0]
     layer.keys.index_copy_(1, write_index, key[0])
@@ -165,7 +171,7 @@ def paged_attention(
     for some in plan.decoding:
         is_all = len(some.rows) == tokens  # and in the order of the step: nothing to pick out
         asked = query[0] if is_all else query[0, :, some.rows]
-        found = _decode(asked, layer.rows, some, scale, plan.views.heads)
+        found = decode(asked, layer.rows, some.index, some.mask, scale, plan.views.heads)
         found = found.reshape(heads, -1, width).transpose(0, 1)
         if is_all:
             return found[None], None
@@ -185,24 +191,38 @@ def paged_attention(
     return answer[None], None
 
 
-def _decode(
-    asked: torch.Tensor, memory: torch.Tensor, some: Decoding, scale: float, groups: int
+@torch.jit.script
+def decode(
+    asked: torch.Tensor,
+    memory: torch.Tensor,
+    index: torch.Tensor,
+    mask: torch.Tensor,
+    scale: float,
+    groups: int,
+    few: int = FEW,
 ) -> torch.Tensor:
-    """Queries (H, B, D) -> (G, H / G, B, D). Each of the G key heads serves H / G query heads."""
+    """Queries (H, B, D) -> (G, H / G, B, D). Each of the G key heads serves H / G query heads.
+
+    `memory` is a layer's, `index` and `mask` are those of a Decoding.
+    """
     width = asked.shape[-1]
-    batch, length = some.mask.shape[0], some.mask.shape[-1]
+    batch, length = mask.shape[0], mask.shape[-1]
     rows = asked.view(groups, -1, batch, width).transpose(1, 2)  # (G, B, H / G, D)
     # From one piece of memory: `index_select` first copies all of a view that is none, a cache of a gigabyte.
-    seen_keys, seen_values = memory.index_select(0, some.index).view(2, groups, batch, length, width)
-    if batch < FEW:
-        mask = some.mask.expand(groups, batch, rows.shape[2], length)
+    seen_keys, seen_values = memory.index_select(0, index).view(2, groups, batch, length, width).unbind(0)
+    if batch < few:
+        mask = mask.expand(groups, batch, rows.shape[2], length)
         found = scaled_dot_product_attention(rows, seen_keys, seen_values, attn_mask=mask, scale=scale)
         return found.transpose(1, 2)
-    shape = (groups * batch, length, width)
-    scores = torch.bmm(rows.reshape(groups * batch, -1, width), seen_keys.view(shape).transpose(1, 2))
-    scores = scores.view(groups, batch, -1, length).float().mul_(scale).add_(some.mask)
+    scores = torch.bmm(
+        rows.reshape(groups * batch, -1, width),
+        seen_keys.view(groups * batch, length, width).transpose(1, 2),
+    )
+    scores = scores.view(groups, batch, -1, length).float().mul_(scale).add_(mask)
     shares = scores.softmax(-1).to(asked.dtype)
-    found = torch.bmm(shares.view(groups * batch, -1, length), seen_values.view(shape))
+    found = torch.bmm(
+        shares.view(groups * batch, -1, length), seen_values.view(groups * batch, length, width)
+    )
     return found.view(groups, batch, -1, width).transpose(1, 2)
 
 

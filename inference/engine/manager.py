@@ -11,14 +11,14 @@ import logging
 import threading
 import time
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
 
-from inference.engine import attention
+from inference.engine import attention, decoding
 from inference.engine.sampling import Sampler
 
 log = logging.getLogger("ratchet.engine")
@@ -84,6 +84,7 @@ class Manager(ContinuousBatchingManager):
         self.output_router = router
         self.stepping_since: float | None = None
         self._views: attention.Views | None = None
+        self._stepper = decoding.Stepper(model) if decoding.fits(model) else None
         self._torch_threads = threads
         self._turns = turns
 
@@ -107,7 +108,10 @@ class Manager(ContinuousBatchingManager):
             if self._plans:
                 attention.set_plan(self._plan_step())
             with torch.inference_mode(self._plans):  # a twentieth of a step on a CPU
-                super()._generation_step()
+                if self._plans and self._stepper is not None and self.batch_processor is not None:
+                    self.batch_processor._generation_step(cast(Any, self._stepper))
+                else:
+                    super()._generation_step()
         self.stepping_since = None
 
     def _plan_step(self) -> attention.Plan:

@@ -7,8 +7,10 @@ from collections import defaultdict
 import pytest
 import torch
 
+from inference.engine import decoding
 from inference.engine.lane import Event, Generation, Lane
 from inference.engine.manager import Manager
+from inference.engine.packed import can_pack
 from inference.engine.sampling import Sampling
 from inference.engine.turns import Turns
 from inference.engine.weights import Weights
@@ -51,6 +53,35 @@ async def collect(events, count):
             errors[event.choice] = event.error
         count -= bool(event.finish or event.error)
     return tokens, errors
+
+
+def test_a_step_without_python_makes_the_same_tokens(tiny, monkeypatch):
+    """On a CPU that multiplies bf16: requests of several size classes."""
+    if not can_pack(torch.device("cpu"), torch.bfloat16):
+        pytest.skip("this processor has no fast bf16")
+    weights = Weights(tiny, dtype=torch.bfloat16, device=torch.device("cpu"))
+    prompts = [[(place * 7 + size) % 380 + 3 for place in range(size)] for size in (1, 9, 150, 20, 300, 31)]
+    steps = 0
+
+    async def answers():
+        async with lane_of(weights) as lane:
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            lane.submit(greedy(prompts, 20, events))
+            tokens, errors = await collect(events, len(prompts))
+            assert errors == {}
+            return tokens
+
+    def counted(*arguments):
+        nonlocal steps
+        steps += 1
+        return decode(*arguments)
+
+    decode = decoding._decode
+    monkeypatch.setattr(decoding, "_decode", counted)
+    fast = asyncio.run(answers())
+    assert steps > 15
+    monkeypatch.setattr(decoding, "fits", lambda model: False)
+    assert asyncio.run(answers()) == fast
 
 
 def test_a_crowd_gets_what_each_would_get_alone(weights):
