@@ -96,8 +96,9 @@ def start(tiny: Path, artifacts: Path, *flags: str) -> tuple[subprocess.Popen[by
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "inference.engine", "--model", str(tiny), "--served-name", "tiny"]
+    guard = ["setpriv", "--pdeathsig=KILL", "--"]  # the kernel ends it with us, also where a test fails
     process = subprocess.Popen(
-        [*command, "--artifacts-dir", str(artifacts), "--port", str(port), *flags],
+        [*guard, *command, "--artifacts-dir", str(artifacts), "--port", str(port), *flags],
         cwd=ROOT,
         env={**os.environ, "ENGINE_API_KEY": KEY, "ENGINE_API_KEY_FILE": "", "ENGINE_THREADS": "1"},
     )
