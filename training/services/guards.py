@@ -17,8 +17,9 @@ from training.services.traits import is_in_another_language, is_refusal
 NGRAM = 4  # words
 REPEATED = 0.5  # an answer of which half of the 4-grams came before is a loop
 MIN_WORDS = 16  # shorter answers cannot loop
-# By how much the candidate's share may exceed the champion's.
-ALLOWED = {"empty": 0.02, "looping": 0.10, "truncated": 0.15, "refusal": 0.10, "language": 0.05}
+# By how much the candidate's share may exceed the champion's. Where one answer in a hundred is empty, more
+# than 2 % of 135 are in one gate of seven, more than 3 % in one of eighty.
+ALLOWED = {"empty": 0.03, "looping": 0.10, "truncated": 0.15, "refusal": 0.10, "language": 0.05}
 WORDS = {
     "empty": "are empty",
     "looping": "repeat themselves",
