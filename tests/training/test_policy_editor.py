@@ -153,8 +153,9 @@ def test_the_page_saves_and_shows_what_it_was(cast: Cast, ada: Client):
     )
     page = ada.get("/p/kitchen/policy/").content.decode()
     assert "<code>cron</code>" in page and 'value="0 3 * * *"' in page
-    stale = ada.post("/p/kitchen/policy/change", {**sent, "version": "0"}).content.decode()
-    assert "Somebody else changed the policy" in stale
+    for version in ("0", "9" * 5000):
+        stale = ada.post("/p/kitchen/policy/change", {**sent, "version": version}).content.decode()
+        assert "Somebody else changed the policy" in stale
 
 
 def test_the_page_keeps_what_was_typed_and_says_what_is_wrong_beside_it(cast: Cast, ada: Client):

@@ -65,7 +65,7 @@ def change_policy(request: HttpRequest, slug: str) -> HttpResponse:
             project=project,
             changes=changes,
             actor=Actor(user=person(request)),
-            version=int(version) if version.isdecimal() else None,
+            version=int(version[:9]) if version.isdecimal() else None,  # a longer one never stood
         )
     except Problem as problem:
         fields = problem.extra.get("fields") or ({problem.param: problem.message} if problem.param else {})
