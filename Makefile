@@ -11,7 +11,6 @@ STEP := @deploy/setup/step
 # A test that hangs ends the run instead of the patience; its stack is printed before (pyproject.toml).
 PYTEST := timeout --foreground --kill-after=10 1200 python -m pytest
 UNIT := unit and not slow
-SLOW := (slow or model) and not browser
 # Units need no backend: `make check` has run them.
 FAST := not unit and not slow and not browser and not model
 # Folders without a fast test (tests/conftest.py sees to it): to read them is to load torch.
@@ -45,13 +44,10 @@ test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 	@$(MAKE) --no-print-directory check
 	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m "$(FAST)" $(HEAVY)
 	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m "$(FAST)" $(HEAVY)
-	# They wait for other processes more than they compute, so more of them than cores. The browser's have a
-	# pytest of their own: Playwright keeps an event loop running in the process that it drives Chromium from.
-	$(STEP) "models and slow tests, and the browser's" env RATCHET_TEST_BACKEND=services bash -c ' \
-		$(PYTEST) -n 1 tests/browser >var/browser-tests.log 2>&1 & browser=$$!; \
-		$(PYTEST) -n 3 --dist worksteal -m "$(SLOW)" --ignore tests/browser --durations 10; slow=$$?; \
-		wait $$browser; browser=$$?; echo "the browser:"; cat var/browser-tests.log; \
-		exit $$((slow ? slow : browser))'
+	# Three at once: they wait for other processes more than they compute.
+	$(STEP) "models and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 3 --dist worksteal -m "(slow or model) and not browser" --ignore tests/browser --durations 10
+	# By themselves: Playwright keeps an event loop running in the process that it drives the browser from.
+	$(STEP) "browser tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 tests/browser
 
 test-vllm: ## the engine's dialect, and Django on it, on a real vLLM: its CPU build, installed into var/vllm
 	$(SETUP) check
@@ -70,4 +66,4 @@ model: ## obtain and convert the base model, nothing else
 
 clean: ## remove what can be made again; models, secrets and what `make up` keeps stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache ratchet.egg-info
-	rm -rf var/demo var/bench var/vllm var/vllm.log var/setup.log var/setup.json var/browser-tests.log
+	rm -rf var/demo var/bench var/vllm var/vllm.log var/setup.log var/setup.json
