@@ -27,14 +27,17 @@ class Wire:
         self._call(self._cut())
 
     def close(self) -> None:
-        self._server.close()
-        self._call(self._cut(wait=True))
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    async def _cut(self, *, wait: bool = False) -> None:
+    async def _cut(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
-        if wait and self._serving:
+
+    async def _end(self) -> None:
+        self._server.close()  # in its own loop: from another thread it can meet the end of a connection
+        await self._cut()
+        if self._serving:
             await asyncio.wait(self._serving, timeout=5)
 
     def _call(self, coroutine):
