@@ -14,17 +14,14 @@ from inference.models import Completion, Prompt
 from projects.ids import uuid7
 from projects.models import ApiKey, Project, User
 
+STANDS = Q(retracted=None, superseded=None)
 TAKEN_BACK = Q(retracted__isnull=False) | Q(superseded__isnull=False)
 
 
 class FeedbackQuerySet(models.QuerySet[Any]):
     def usable(self) -> Self:
         """Neither retracted nor superseded."""
-        return self.filter(retracted=None, superseded=None)
-
-    def taken_back(self) -> Self:
-        """Retracted or superseded."""
-        return self.filter(TAKEN_BACK)
+        return self.filter(STANDS)
 
     def before(self, cutoff: datetime) -> Self:
         """As it stood at the cut-off: made by then, and not yet retracted or superseded then.
@@ -94,9 +91,6 @@ class Feedback(models.Model):
     @property
     def is_usable(self) -> bool:
         return self.retracted is None and self.superseded is None
-
-
-STANDS = Q(retracted=None, superseded=None)
 
 
 def _indexes(kind: str) -> list[models.Index]:

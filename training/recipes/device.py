@@ -82,9 +82,10 @@ def load_model(run: Run, device: Device) -> Any:
 
 
 def load_policy(run: Run, config: TrainingConfig, device: Device) -> tuple[Any, LoraConfig | None]:
-    """What a trainer is given: the base and the adapter to put on it; or the base with the adapter that the
+    """What a trainer is given: the base, and the adapter to put on it.
 
-    run goes on with, and None. Of the latter TRL keeps a frozen copy as the reference (reference.py).
+    Where the run goes on with an adapter: the base with that, and None. TRL keeps a frozen copy of it as the
+    reference (reference.py).
     """
     model = load_model(run, device)
     given = run.spec.versions.get("start")

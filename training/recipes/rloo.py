@@ -4,8 +4,8 @@
 
 Reads RUN_DIR/run.json (with `versions.reward`, a reward model on the same base) and RUN_DIR/dataset/ (format
 prompts, no labels), writes events, checkpoints and RUN_DIR/artifact/. Exit codes, resuming and several
-devices are as for dpo.py. The reference of the KL is the base, or
-the adapter that it goes on with (`versions.start`).
+devices are as for dpo.py. The reference of the KL is the base, or the adapter that it goes on with
+(`versions.start`).
 
 Left out: full-weight training, several rewards, generation by another server.
 """

@@ -22,6 +22,7 @@ from projects.models import Project
 from training.models import Evaluation, Policy, Run
 from training.recipes.accounting import PF_DAY, TRAINED, Weights
 from training.services.budgets import Budget, budgets_of, runs_between
+from training.services.descent import versions_read
 
 GENERATION = "generation"
 
@@ -196,8 +197,7 @@ def _built_on(own: RunCost, by_version: dict[UUID, RunCost]) -> list[RunCost]:
     found: dict[UUID, RunCost] = {}
     reading = [own]
     while reading:
-        run = reading.pop().run
-        for id_ in (run.reward_id, run.start_id):
+        for id_ in versions_read(reading.pop().run):
             if id_ in by_version and id_ not in found:
                 found[id_] = by_version[id_]
                 reading.append(by_version[id_])

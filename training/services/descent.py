@@ -10,12 +10,17 @@ from django.db.models import Q, QuerySet
 from training.models import Run
 
 
+def versions_read(run: Run) -> list[UUID]:
+    """The reward model, and the adapter that it goes on with, where there are such."""
+    return [id_ for id_ in (run.reward_id, run.start_id) if id_ is not None]
+
+
 def runs_behind(runs: Iterable[Run], among: QuerySet[Run]) -> list[Run]:
     """Those that made the versions which these runs read, and so on back: their labels taught these, too."""
     found: dict[UUID, Run] = {}
     seen = {run.pk for run in runs}
     reading = list(runs)
-    while read := {id_ for run in reading for id_ in (run.reward_id, run.start_id) if id_ is not None}:
+    while read := {id_ for run in reading for id_ in versions_read(run)}:
         reading = [run for run in among.filter(version__in=read) if run.pk not in seen]
         seen |= {run.pk for run in reading}
         found |= {run.pk: run for run in reading}

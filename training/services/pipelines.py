@@ -178,9 +178,9 @@ def find_pipeline(name: str) -> tuple[str, ...]:
 
 
 def check_configs(stages: tuple[str, ...], configs: dict[str, Any]) -> None:
-    """Raises Invalid for settings of a method that is no stage, for wrong ones of one that is, and for those
+    """Raises Invalid for settings of a method that is no stage, and for wrong ones of one that is.
 
-    that would make another adapter of the one that a stage goes on with.
+    Wrong are also those that would make another adapter of the one that a stage goes on with.
     """
     for method, values in configs.items():
         if method not in stages:
