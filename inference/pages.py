@@ -30,6 +30,7 @@ from inference.services.completions import ask_to_stop
 from inference.sse import EventStream
 from projects.access import project_for
 from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
+from projects.numbers import read_whole
 from projects.offload import in_database, write_to_database
 
 SIGN_OF_LIFE_SECONDS = 15.0
@@ -62,7 +63,7 @@ async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> H
     completion = await in_database(_find, request, slug, completion_id)
     # A browser that gave up connecting cannot set the header when its page tries again.
     given = request.headers.get("Last-Event-ID") or request.GET.get("seen", "")
-    seen = int(given) if given.isascii() and given.isdigit() and len(given) < 8 else 0
+    seen = read_whole(given, digits=7) or 0
     generation = hub().find(completion_id)
     request_id = getattr(request, "request_id", "")
     events = (

@@ -25,6 +25,7 @@ from feedback.threads import conversation_for, turns_of
 from inference.models import Conversation
 from projects.access import project_for
 from projects.models import Project
+from projects.numbers import read_whole
 
 MOST_AT_ONCE = 10_000
 
@@ -35,14 +36,13 @@ MOST_AT_ONCE = 10_000
 def history(request: HttpRequest, slug: str) -> HttpResponse:
     """The list: `q` is looked for in titles, questions and answers; `count` is how many to show."""
     project = project_for(request, slug)
-    count = request.GET.get("count", "")
+    count = read_whole(request.GET.get("count", ""), digits=5)
     here = request.GET.get("here", "")
-    is_number = count.isascii() and count.isdigit() and len(count) < 6
     return _list(
         request,
         project,
         here=as_uuid(here, "here") if here else None,
-        count=min(int(count), MOST_AT_ONCE) if is_number else AT_ONCE,
+        count=AT_ONCE if count is None else min(count, MOST_AT_ONCE),
     )
 
 

@@ -24,6 +24,7 @@ from inference.models import Version
 from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
+from projects.numbers import read_whole
 from projects.services import Actor
 
 PAGE = 50
@@ -247,10 +248,10 @@ def _number(request: HttpRequest, name: str) -> int:
 
 def _whole(text: str, name: str) -> int:
     """Raises Invalid; whether the number makes sense is the services' to say."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 8):
+    found = read_whole(text.removeprefix("-"), digits=7)
+    if found is None:
         raise Invalid(gettext("%(name)s must be a number.") % {"name": name}, param=name)
-    return int(text)
+    return -found if text.startswith("-") else found
 
 
 def _project(request: HttpRequest, slug: str) -> Project:

@@ -22,6 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from projects.auth import authenticate_key
 from projects.errors import Problem
 from projects.models import ApiKey, Project
+from projects.numbers import read_whole
 from projects.offload import in_database
 from training.api.answers import RunSerializer
 from training.api.runs import find_run, runs_of
@@ -44,8 +45,8 @@ async def run_events(request: HttpRequest, number: int) -> HttpResponseBase:
     if request.method != "GET":
         raise MethodNotAllowed()
     project = await in_database(_admit, request, number)
-    given = request.headers.get("Last-Event-ID", "")
-    after = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else -1
+    seen = read_whole(request.headers.get("Last-Event-ID", ""), digits=15)
+    after = -1 if seen is None else seen
     return StreamingHttpResponse(
         _follow(project, number, after),
         content_type="text/event-stream",

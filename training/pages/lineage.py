@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET
 from feedback.models import Preference
 from projects.access import may, project_for
 from projects.models import Membership
+from projects.numbers import read_whole
 from training.pages.flow import flow_of, kind_of, standing_of, what_it_says
 from training.services.lineage import STARTS, Lineage, judgements_behind, lineage_from
 
@@ -57,8 +58,7 @@ def _behind(request: HttpRequest, found: Lineage) -> dict[str, object]:
     """A page of the judgements behind the dataset that is asked for, or the newest."""
     wanted = request.GET.get("dataset", "")
     dataset = next((one for one in found.datasets if str(one.number) == wanted), found.datasets[0])
-    given = request.GET.get("from", "")
-    place = int(given) if given.isascii() and given.isdecimal() and len(given) < 10 else 0
+    place = read_whole(request.GET.get("from", ""), digits=9) or 0
     rows, total = judgements_behind(dataset, start=place, count=PAGE)
     return {
         "behind": dataset,

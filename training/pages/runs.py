@@ -19,6 +19,7 @@ from inference.models import Version
 from projects.access import may, project_for
 from projects.errors import NotFound, Problem
 from projects.models import Membership
+from projects.numbers import read_whole
 from projects.offload import in_database
 from training.models import Dataset, Pipeline, Run, RunEvent
 from training.pages.actions import choices_for, config_of, dataset_numbered
@@ -111,8 +112,8 @@ async def run_events(request: HttpRequest, slug: str, number: int) -> HttpRespon
     The id of an event is its place in the run's file, so that a reader that comes back goes on there.
     """
     run_id = await in_database(_find, request, slug, number)
-    given = request.headers.get("Last-Event-ID", "")
-    after = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else -1
+    seen = read_whole(request.headers.get("Last-Event-ID", ""), digits=15)
+    after = -1 if seen is None else seen
     return StreamingHttpResponse(
         _follow(run_id, after),
         content_type="text/event-stream",

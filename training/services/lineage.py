@@ -20,6 +20,7 @@ from inference.models import Deployment, Prompt, Version
 from inference.services.references import find_version
 from projects.errors import Invalid, NotFound
 from projects.models import Project
+from projects.numbers import read_whole
 from training.models import Dataset, Evaluation, Run
 from training.services.data.index import FEEDBACK, ids_of
 from training.services.descent import runs_behind, runs_from
@@ -214,7 +215,7 @@ def _deployments_of(project: Project) -> Any:
 
 
 def _numbered(rows: Any, name: str, what: str) -> Any:
-    number = int(name) if name.isascii() and name.isdecimal() and len(name) < 10 else None
+    number = read_whole(name, digits=9)
     found = rows.filter(number=number).first() if number is not None else None
     if found is None:
         raise NotFound(f"There is no {what} {name[:40]} in this project.", param=what)
