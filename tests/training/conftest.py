@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from feedback.services.judge import Judge
@@ -21,6 +22,7 @@ from inference.models import Completion, Version
 from inference.services import deployments
 from projects.services import Actor
 from tests.cast import Cast
+from tests.processes import Process, worker_process
 from training.models import Run
 from training.services import methods, runs, supervisor
 
@@ -63,6 +65,20 @@ def corrected(cast: Cast, count: int, *, start: int = 1000) -> list[Any]:
         )
         rows.append(row)
     return rows
+
+
+@contextmanager
+def real_worker(**options: str) -> Iterator[Process]:
+    """A Celery worker; what it launched is killed with it."""
+    process = worker_process(**options)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        for run in Run.objects.filter(handle__has_key="pid"):
+            if psutil.pid_exists(run.handle["pid"]):
+                psutil.Process(run.handle["pid"]).kill()
 
 
 def second_version(cast: Cast) -> Version:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from inference.artifact import verify
 from tests.cast import Cast, error_of, make_cast
-from tests.processes import Process, worker_process
-from tests.training.conftest import corrected
-from training.models import Pipeline, Run
+from tests.processes import Process
+from tests.training.conftest import corrected, real_worker
+from training.models import Pipeline
 from training.tasks import tick_runs, tick_work
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -31,13 +30,8 @@ def kitchen(transactional_db: None, tiny_model: Path) -> Cast:
 
 @pytest.fixture
 def worker(kitchen: Cast) -> Iterator[Process]:
-    process = worker_process()
-    process.start()
-    yield process
-    process.kill()
-    for run in Run.objects.filter(handle__has_key="pid"):
-        if psutil.pid_exists(run.handle["pid"]):
-            psutil.Process(run.handle["pid"]).kill()
+    with real_worker() as process:
+        yield process
 
 
 def wait_for(pipeline: Pipeline, seconds: float = 240) -> Pipeline:

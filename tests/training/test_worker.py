@@ -13,8 +13,8 @@ import pytest
 from config.celery import app
 from projects.services import SYSTEM
 from tests.cast import Cast, make_cast
-from tests.processes import Process, worker_process
-from tests.training.conftest import judged
+from tests.processes import Process
+from tests.training.conftest import judged, real_worker
 from training.models import Run
 from training.services.runs import cancel_run, create_run
 from training.tasks import tick_runs
@@ -39,13 +39,8 @@ def kitchen(transactional_db: None, tiny_model: Path) -> Cast:
 
 @pytest.fixture
 def worker(kitchen: Cast) -> Iterator[Process]:
-    process = worker_process("training")
-    process.start()
-    yield process
-    process.kill()
-    for run in Run.objects.filter(handle__has_key="pid"):
-        if psutil.pid_exists(run.handle["pid"]):
-            psutil.Process(run.handle["pid"]).kill()
+    with real_worker(queues="training") as process:
+        yield process
 
 
 def wait_for(run: Run, reached: Callable[[Run], bool], seconds: float = 120) -> Run:
