@@ -46,13 +46,15 @@ def main() -> int:
             "LOG_LEVEL": "ERROR",
             "VAR_DIR": folder,
         }
-        is_filled = options.keep is not None and (options.keep / "filled").exists()
+        judgements = JUDGEMENTS // 20 if options.quick else JUDGEMENTS
+        kept = options.keep / str(judgements) if options.keep is not None else None  # one of each size
+        is_filled = kept is not None and (kept / "filled").exists()
         # Nothing here is about durability, and filling is half of the time.
-        with postgres(options.keep, fsync="off", synchronous_commit="off") as url:
+        with postgres(kept, fsync="off", synchronous_commit="off") as url:
             if not is_filled:
-                fill(url, JUDGEMENTS // 20 if options.quick else JUDGEMENTS)
-                if options.keep is not None:
-                    (options.keep / "filled").touch()
+                fill(url, judgements)
+                if kept is not None:
+                    (kept / "filled").touch()
             claims = measure(url)
     quick = " --quick" if options.quick else ""
     publish("pages" + quick.replace(" -", ""), f"python -m bench.pages{quick}", claims)
@@ -134,7 +136,6 @@ def measure(url: str) -> list[Claim]:
 
 def schedules() -> Iterator[Claim]:
     """What a worker does with all of it, some of it each minute: it must not take a minute."""
-
     from feedback.counts import ALL_SERIES
     from feedback.services.uncertainty import measure_uncertainty
     from feedback.services.workbench import workbench_of
