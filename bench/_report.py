@@ -1,8 +1,12 @@
-"""`python -m bench._report`: docs/benchmarks.md from what the benches left in var/bench."""
+"""`python -m bench._report`: what the benches left in var/bench, written into docs/benchmarks.md.
+
+The sections of benches that did not run here stay as they are: each says its own commit and machine.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -16,13 +20,20 @@ reached stays in its table. This file is written by `make bench`; do not edit it
 
 
 def main() -> int:
-    parts = [HEAD]
-    for path in sorted((ROOT / "var" / "bench").glob("*.json")):
+    page = ROOT / "docs" / "benchmarks.md"
+    sections = standing(page.read_text())
+    for path in (ROOT / "var" / "bench").glob("*.json"):
         claims: list[dict[str, Any]] = json.loads(path.read_text())
         if claims:
-            parts.append(section(path.stem, claims))
-    (ROOT / "docs" / "benchmarks.md").write_text("\n".join(parts))
+            sections[path.stem] = section(path.stem, claims)
+    page.write_text("\n".join([HEAD, *(sections[name] for name in sorted(sections))]))
     return 0
+
+
+def standing(page: str) -> dict[str, str]:
+    """The sections that the page has now, by bench."""
+    parts = re.split(r"^## (.+)\n", page, flags=re.MULTILINE)[1:]
+    return {name: f"## {name}\n{body.rstrip()}\n" for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def section(name: str, claims: list[dict[str, Any]]) -> str:
