@@ -36,6 +36,7 @@ urlpatterns = [
     path("p/<slug:slug>/runs/<int:number>/", runs.run, name="run"),
     path("p/<slug:slug>/runs/<int:number>/events", runs.run_events, name="run_events"),
     path("p/<slug:slug>/runs/<int:number>/cancel", actions.stop_run, name="cancel_run"),
+    path("p/<slug:slug>/runs/<int:number>/resume", actions.go_on_with_run, name="resume_run"),
     path("p/<slug:slug>/evaluations/start", actions.evaluate, name="start_evaluation"),
     path("p/<slug:slug>/evaluations/<int:number>/", evaluations.evaluation, name="evaluation"),
     path(

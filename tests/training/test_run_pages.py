@@ -139,3 +139,17 @@ def test_a_runs_environment_and_lineage_are_shown(two_runs: list[Run], cast: Cas
     body = page_of(cast.bob).get(f"{RUNS}1/").content.decode()
     assert "cuda, H100" in body and "1.12.0" in body
     assert "/p/kitchen/datasets/1/" in body and "v1" in body
+
+
+def test_a_cancelled_run_has_a_button_to_go_on(two_runs: list[Run], cast: Cast):
+    run = two_runs[0]
+    page, button = f"/p/kitchen/runs/{run.number}/", "Go on with the run"
+    cast.client.force_login(cast.ada)
+    assert button not in cast.client.get(page).content.decode()
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.CANCELLED)
+    assert button in cast.client.get(page).content.decode()
+    assert cast.client.post(f"{page}resume").status_code == 302
+    run.refresh_from_db()
+    assert run.status == Run.Status.QUEUED
+    cast.client.force_login(cast.bob)
+    assert cast.client.post(f"{page}resume").status_code == 404

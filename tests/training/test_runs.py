@@ -93,6 +93,20 @@ def test_a_waiting_run_is_cancelled_at_once_and_only_once(cast: Cast):
     assert error_of(cast.post("runs/1/cancel", {}, key=cast.manage_key))["code"] == "run_over"
 
 
+def test_a_cancelled_run_goes_on_and_no_other(cast: Cast):
+    judged(cast, 24)
+    cast.post("runs", {}, key=cast.manage_key)
+    assert error_of(cast.post("runs/1/resume", {}, key=cast.manage_key))["code"] == "run_not_over"
+    cast.post("runs/1/cancel", {}, key=cast.manage_key)
+    assert cast.post("runs/1/resume", {}).status_code == 403
+    assert cast.post("runs/1/resume", {}, key=cast.foreign_key).status_code == 404
+    body = cast.post("runs/1/resume", {}, key=cast.manage_key).json()
+    assert (body["status"], body["cause"], body["finished"]) == ("queued", "", None)
+    cast.post("runs/1/cancel", {}, key=cast.manage_key)
+    Dataset.objects.update(status=Dataset.Status.ERASED)
+    assert error_of(cast.post("runs/1/resume", {}, key=cast.manage_key))["code"] == "dataset_erased"
+
+
 def test_a_slot_runs_once(cast: Cast):
     judged(cast, 24)
     create_run(project=cast.project, actor=SYSTEM, slot="cron:1")

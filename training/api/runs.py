@@ -20,7 +20,7 @@ from training.api.answers import RunSerializer, RunShownSerializer
 from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
 from training.models import Run
-from training.services.runs import cancel_run, create_run
+from training.services.runs import cancel_run, create_run, resume_run
 from training.tasks import ring, tick_runs
 
 
@@ -91,6 +91,24 @@ class CancelRun(APIView):
         read_query(request)
         parse_body(NothingBody, request.data)
         run = cancel_run(run=find_run(key.project, number), actor=Actor(api_key=key))
+        ring(tick_runs)
+        return Response(RunSerializer(run).data)
+
+
+class ResumeRun(APIView):
+    """Queue a cancelled or failed run once more: it goes on from its last checkpoint."""
+
+    scopes = {"POST": "manage"}
+
+    @extend_schema(
+        operation_id="resume_run", request=NothingBody, responses={200: RunSerializer, 409: ErrorSerializer}
+    )
+    @idempotent()
+    def post(self, request: Request, number: int) -> Response:
+        key = key_of(request)
+        read_query(request)
+        parse_body(NothingBody, request.data)
+        run = resume_run(run=find_run(key.project, number), actor=Actor(api_key=key))
         ring(tick_runs)
         return Response(RunSerializer(run).data)
 

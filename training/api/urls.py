@@ -47,6 +47,7 @@ urlpatterns = [
     path("runs/<number:number>", runs.ShowRun.as_view()),
     path("runs/<number:number>/events", events.run_events),
     path("runs/<number:number>/cancel", runs.CancelRun.as_view()),
+    path("runs/<number:number>/resume", runs.ResumeRun.as_view()),
     path("evaluations", at_one_path(evaluations.CreateEvaluation, evaluations.ListEvaluations).as_view()),
     path("evaluations/<number:number>", evaluations.ShowEvaluation.as_view()),
     path("evaluations/<number:number>/examples", evaluations.ListExamples.as_view()),

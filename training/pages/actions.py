@@ -38,7 +38,7 @@ from training.services.rollouts import (
     resume_rollout,
     roll_back_rollout,
 )
-from training.services.runs import cancel_run, create_run
+from training.services.runs import cancel_run, create_run, resume_run
 from training.tasks import ring, tick_runs, tick_work
 
 SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
@@ -89,12 +89,17 @@ def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpRespo
 
 @manager_action
 def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
-    run = Run.objects.select_related("project").filter(project=project, number=number).first()
-    if run is None:
-        raise NotFound()
-    cancel_run(run=run, actor=actor)
+    cancel_run(run=_run(project, number), actor=actor)
     ring(tick_runs)
     messages.success(request, gettext("The run is being cancelled."))
+    return redirect("run", slug=project.slug, number=number)
+
+
+@manager_action
+def go_on_with_run(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
+    resume_run(run=_run(project, number), actor=actor)
+    ring(tick_runs)
+    messages.success(request, gettext("The run waits for a trainer, and goes on from its last checkpoint."))
     return redirect("run", slug=project.slug, number=number)
 
 
@@ -229,6 +234,14 @@ def choices_for(project: Project) -> dict[str, Any]:
         "methods": [name for name, method in METHODS.items() if method.makes != ROWS],
         "datasets": list(Dataset.objects.filter(project=project, status=Dataset.Status.READY)[:50]),
     }
+
+
+def _run(project: Project, number: int) -> Run:
+    """Raises NotFound."""
+    run = Run.objects.select_related("project", "dataset").filter(project=project, number=number).first()
+    if run is None:
+        raise NotFound()
+    return run
 
 
 def _version(request: HttpRequest, project: Project) -> Version:

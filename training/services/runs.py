@@ -39,6 +39,12 @@ class RunOver(Conflict):
     code = "run_over"
 
 
+class RunNotOver(Conflict):
+    """Only what was cancelled or failed can go on."""
+
+    code = "run_not_over"
+
+
 def create_run(
     *,
     project: Project,
@@ -144,6 +150,35 @@ def cancel_run(*, run: Run, actor: Actor) -> Run:
     run.refresh_from_db()
     if waiting:
         tell_end(run)
+    return run
+
+
+@transaction.atomic
+def resume_run(*, run: Run, actor: Actor) -> Run:
+    """Queue a run that was cancelled or failed once more. Ring the bell after it.
+
+    It goes on from its last checkpoint, where there is one, with all attempts before it. Raises RunNotOver,
+    and Conflict where its dataset was erased.
+    """
+    if run.dataset.status == Dataset.Status.ERASED:
+        raise Conflict(
+            f"The dataset of run {run.number} was erased, and its checkpoints with it. Start another run.",
+            code="dataset_erased",
+        )
+    resumed = Run.objects.filter(pk=run.pk, status__in=(Run.Status.CANCELLED, Run.Status.FAILED)).update(
+        status=Run.Status.QUEUED,
+        cause="",
+        message="",
+        cancel_requested=False,
+        attempt=0,
+        handle={},
+        started=None,
+        finished=None,
+    )
+    run.refresh_from_db()
+    if not resumed:
+        raise RunNotOver(f"Run {run.number} is {run.get_status_display()}: there is nothing to resume.")
+    record_audit(project=run.project, actor=actor, action="run.resumed", subject=f"run:{run.number}")
     return run
 
 
