@@ -142,6 +142,7 @@ class Run(models.Model):
         INTERNAL = "internal", "internal error"
 
     ACTIVE = (Status.QUEUED, Status.RUNNING)
+    RESUMABLE = (Status.FAILED, Status.CANCELLED)
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
@@ -237,6 +238,10 @@ class Run(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in self.ACTIVE
+
+    @property
+    def can_resume(self) -> bool:
+        return self.status in self.RESUMABLE
 
 
 class RunEvent(models.Model):

@@ -25,8 +25,8 @@ from projects.models import ApiKey, Project
 from projects.numbers import read_whole
 from projects.offload import in_database
 from training.api.answers import RunSerializer
-from training.api.runs import find_run, runs_of
 from training.models import RunEvent
+from training.services.runs import find_run, runs_of
 
 LOOK_AGAIN_SECONDS = 0.5
 SIGN_OF_LIFE_SECONDS = 15.0

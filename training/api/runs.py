@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,16 +10,13 @@ from rest_framework.views import APIView
 from inference.services.references import find_version
 from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
-from projects.errors import NotFound
 from projects.idempotency import idempotent
-from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
 from training.api.answers import RunSerializer, RunShownSerializer
 from training.api.bodies import RunBody
 from training.api.datasets import find_dataset
-from training.models import Run
-from training.services.runs import cancel_run, create_run, resume_run
+from training.services.runs import cancel_run, create_run, find_run, resume_run, runs_of
 from training.tasks import ring, tick_runs
 
 
@@ -111,15 +107,3 @@ class ResumeRun(APIView):
         run = resume_run(run=find_run(key.project, number), actor=Actor(api_key=key))
         ring(tick_runs)
         return Response(RunSerializer(run).data)
-
-
-def runs_of(project: Project) -> QuerySet[Run]:
-    return Run.objects.filter(project=project).select_related("project", "dataset", "version__project")
-
-
-def find_run(project: Project, number: int) -> Run:
-    """Raises NotFound."""
-    run = runs_of(project).filter(number=number).first()
-    if run is None:
-        raise NotFound("There is no such run in this project.")
-    return run

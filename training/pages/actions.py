@@ -23,9 +23,10 @@ from inference.services.versions import current
 from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
+from projects.numbers import read_whole
 from projects.services import Actor
 from projects.threaded import takes_long
-from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout, Run
+from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout
 from training.services.evaluations import create_evaluation, decide
 from training.services.methods import METHODS, ROWS
 from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
@@ -38,7 +39,7 @@ from training.services.rollouts import (
     resume_rollout,
     roll_back_rollout,
 )
-from training.services.runs import cancel_run, create_run, resume_run
+from training.services.runs import cancel_run, create_run, find_run, resume_run
 from training.tasks import ring, tick_runs, tick_work
 
 SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
@@ -89,7 +90,7 @@ def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpRespo
 
 @manager_action
 def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
-    cancel_run(run=_run(project, number), actor=actor)
+    cancel_run(run=find_run(project, number), actor=actor)
     ring(tick_runs)
     messages.success(request, gettext("The run is being cancelled."))
     return redirect("run", slug=project.slug, number=number)
@@ -97,7 +98,7 @@ def stop_run(request: HttpRequest, project: Project, actor: Actor, number: int) 
 
 @manager_action
 def go_on_with_run(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
-    resume_run(run=_run(project, number), actor=actor)
+    resume_run(run=find_run(project, number), actor=actor)
     ring(tick_runs)
     messages.success(request, gettext("The run waits for a trainer, and goes on from its last checkpoint."))
     return redirect("run", slug=project.slug, number=number)
@@ -236,21 +237,9 @@ def choices_for(project: Project) -> dict[str, Any]:
     }
 
 
-def _run(project: Project, number: int) -> Run:
-    """Raises NotFound."""
-    run = Run.objects.select_related("project", "dataset").filter(project=project, number=number).first()
-    if run is None:
-        raise NotFound()
-    return run
-
-
 def _version(request: HttpRequest, project: Project) -> Version:
-    number = request.POST.get("version", "")
-    found = (
-        Version.objects.select_related("project").filter(project=project, number=int(number)).first()
-        if number.isdecimal() and len(number) < 9
-        else None
-    )
+    number = read_whole(request.POST.get("version", ""), digits=8) or 0  # they count from 1
+    found = Version.objects.select_related("project").filter(project=project, number=number).first()
     if found is None:
         raise Invalid(gettext("Choose a version."), param="version")
     return found
@@ -258,11 +247,7 @@ def _version(request: HttpRequest, project: Project) -> Version:
 
 def dataset_numbered(project: Project, number: str) -> Dataset:
     """The dataset that a form names. Raises Invalid."""
-    found = (
-        Dataset.objects.filter(project=project, number=int(number)).first()
-        if number.isdecimal() and len(number) < 9
-        else None
-    )
+    found = Dataset.objects.filter(project=project, number=read_whole(number, digits=8) or 0).first()
     if found is None:
         raise Invalid(gettext("Choose a dataset of this project."), param="dataset")
     return found

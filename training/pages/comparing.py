@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET
 from projects.access import project_for
 from projects.errors import Invalid
 from projects.models import Project
+from projects.numbers import read_whole
 from training.models import Run, RunEvent
 
 MOST, FEWEST = 4, 2
@@ -73,7 +74,7 @@ def compare_runs(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _chosen(project: Project, numbers: list[str]) -> list[Run]:
-    wanted = {int(number) for number in numbers if number.isdecimal() and len(number) < 9}
+    wanted = {read_whole(number, digits=8) or 0 for number in numbers}  # they count from 1
     found = Run.objects.select_related("dataset", "version__project").filter(
         project=project, number__in=wanted
     )

@@ -92,7 +92,6 @@ def run(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "project": project,
         "run": found,
         "is_manager": is_manager,
-        "can_resume": found.status in (Run.Status.CANCELLED, Run.Status.FAILED),
         "facts": facts_of(found),
         "alarms": alarms_of(found),
         "plots": PLOTS.items(),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from inference.models import Version
@@ -43,6 +44,18 @@ class RunNotOver(Conflict):
     """Only what was cancelled or failed can go on."""
 
     code = "run_not_over"
+
+
+def runs_of(project: Project) -> QuerySet[Run]:
+    return Run.objects.filter(project=project).select_related("project", "dataset", "version__project")
+
+
+def find_run(project: Project, number: int) -> Run:
+    """Raises NotFound."""
+    run = runs_of(project).filter(number=number).first()
+    if run is None:
+        raise NotFound("There is no such run in this project.")
+    return run
 
 
 def create_run(
@@ -165,7 +178,7 @@ def resume_run(*, run: Run, actor: Actor) -> Run:
             f"The dataset of run {run.number} was erased, and its checkpoints with it. Start another run.",
             code="dataset_erased",
         )
-    resumed = Run.objects.filter(pk=run.pk, status__in=(Run.Status.CANCELLED, Run.Status.FAILED)).update(
+    resumed = Run.objects.filter(pk=run.pk, status__in=Run.RESUMABLE).update(
         status=Run.Status.QUEUED,
         cause="",
         message="",

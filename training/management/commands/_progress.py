@@ -62,7 +62,7 @@ class Progress:
 
 
 def bar_of(run: Run, *, width: int) -> str:
-    """`run 3 [#####.....] 12/24 50 %  loss 0.612  accuracy 75 %  812 tokens/s  1:20 left`, in `width` signs.
+    """`run 3 [#####.....] 12/24 50 %  loss 0.612  accuracy 0.75  812 tokens/s  1:20 left`, in `width` signs.
 
     What does not fit is left out, the bar first.
     """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 
 from inference.services.references import find_version
 from projects.services import SYSTEM
-from training.management.commands._project import project_named, said_plainly
+from training.management.commands._project import project_named, row_numbered, said_plainly
 from training.models import Evaluation
 from training.services.evaluations import create_evaluation, decide
 from training.tasks import ring, tick_work
@@ -27,13 +27,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         project = project_named(options["project"])
         if options["decide"] is not None:
-            evaluation = (
-                Evaluation.objects.select_related("project", "candidate__project", "champion__project")
-                .filter(project=project, number=options["decide"])
-                .first()
-            )
-            if evaluation is None:
-                raise CommandError(f"There is no evaluation {options['decide']} in {project.slug}.")
+            known = Evaluation.objects.select_related("project", "candidate__project", "champion__project")
+            evaluation = row_numbered(known, project, options["decide"])
             with said_plainly():
                 evaluation = decide(evaluation=evaluation, actor=SYSTEM)
             self.stdout.write(f"{evaluation.verdict}: {evaluation.reason}")

@@ -12,15 +12,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
 
 from inference.services.references import find_version
-from projects.models import Project
 from projects.services import SYSTEM
 from training.management.commands._progress import Progress
-from training.management.commands._project import project_named, said_plainly
+from training.management.commands._project import project_named, row_numbered, said_plainly
 from training.models import Dataset, Run
 from training.services import supervisor
 from training.services.advice import TOKENS_A_TEXT, estimate_run
 from training.services.methods import METHODS
-from training.services.runs import RunOver, cancel_run, create_run, resume_run
+from training.services.runs import RunOver, cancel_run, create_run, resume_run, runs_of
 from training.tasks import ring, tick_runs
 
 LOOK_AGAIN_SECONDS = 0.5
@@ -93,15 +92,16 @@ class Command(BaseCommand):
         project = project_named(options["project"])
         if (options["method"] is None) == (options["resume"] is None):
             raise CommandError("Name either a method, such as dpo, or a run to go on with: --resume 3.")
+        number = options["dataset"]
         with said_plainly():
             if options["resume"] is not None:
-                run = resume_run(run=_run_numbered(project, options["resume"]), actor=SYSTEM)
+                run = resume_run(run=row_numbered(runs_of(project), project, options["resume"]), actor=SYSTEM)
                 self.stdout.write(f"Run {run.number}, {run.method}, goes on after step {run.step}.")
                 return run
             run = create_run(
                 project=project,
                 method=options["method"],
-                dataset=_dataset_numbered(project, options["dataset"]),
+                dataset=row_numbered(Dataset.objects.all(), project, number) if number is not None else None,
                 config=options["config"],
                 reward=find_version(project, options["reward"]) if options["reward"] else None,
                 judged=find_version(project, options["judged"]) if options["judged"] else None,
@@ -185,19 +185,3 @@ class _Interruptions:
         self.count += 1
         if self.count > 1:
             raise _LeftAtOnce
-
-
-def _run_numbered(project: Project, number: int) -> Run:
-    run = Run.objects.select_related("project", "dataset").filter(project=project, number=number).first()
-    if run is None:
-        raise CommandError(f"There is no run {number} in {project.slug}.")
-    return run
-
-
-def _dataset_numbered(project: Project, number: int | None) -> Dataset | None:
-    if number is None:
-        return None
-    dataset = Dataset.objects.filter(project=project, number=number).first()
-    if dataset is None:
-        raise CommandError(f"There is no dataset {number} in {project.slug}.")
-    return dataset
