@@ -24,8 +24,8 @@ from inference.services.prompts import validate_messages
 from inference.services.versions import ModelNotFound, current, held_versions
 from inference.sse import EventStream
 from projects.auth import authenticate_key
-from projects.bodies import LenientBody, parse_body, parse_json
-from projects.errors import Invalid, Problem, error_body
+from projects.bodies import LenientBody, parse_body, parse_json, refuse_compressed
+from projects.errors import Invalid, error_body, require_method
 from projects.models import ApiKey
 from projects.offload import in_database
 
@@ -33,11 +33,6 @@ MAX_CHOICES = 8
 SIGN_OF_LIFE_SECONDS = 15.0
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 256
-
-
-class MethodNotAllowed(Problem):
-    status = 405
-    code = "method_not_allowed"
 
 
 def read_stops(value: object) -> list[object]:
@@ -131,7 +126,7 @@ class ChatBody(LenientBody):
 async def chat_completions(request: HttpRequest) -> HttpResponseBase:
     """Generate; the version is bound here and never changes in mid-answer."""
     began = time.monotonic()
-    _require(request, "POST")
+    require_method(request, "POST")
     body, ask = await in_database(_admit, request)
     generation = await hub().start(ask, began=began)
     if not body.stream:
@@ -148,14 +143,14 @@ async def chat_completions(request: HttpRequest) -> HttpResponseBase:
 @csrf_exempt
 async def models(request: HttpRequest) -> HttpResponseBase:
     """What this key can ask for: the project, and each version that the engines hold for it."""
-    _require(request, "GET")
+    require_method(request, "GET", "HEAD")
     return JsonResponse({"object": "list", "data": await in_database(_model_list, request)})
 
 
 @csrf_exempt
 async def model(request: HttpRequest, name: str) -> HttpResponseBase:
     """One of them, by the name that a request would use."""
-    _require(request, "GET")
+    require_method(request, "GET", "HEAD")
     found = next((one for one in await in_database(_model_list, request) if one["id"] == name), None)
     if found is None:
         raise ModelNotFound(
@@ -167,6 +162,7 @@ async def model(request: HttpRequest, name: str) -> HttpResponseBase:
 def _admit(request: HttpRequest) -> tuple[ChatBody, Ask]:
     """Who asks, for what, of which version. Raises Problem; nothing is written yet."""
     key = authenticate_key(request, scope=ApiKey.Scope.GENERATE)
+    refuse_compressed(request)
     try:
         body = parse_body(ChatBody, parse_json(request.body))
         body.refuse_what_we_cannot()
@@ -290,8 +286,3 @@ def _usage(generation: Generation) -> dict[str, int]:
 
 def _frame(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
-
-
-def _require(request: HttpRequest, method: str) -> None:
-    if request.method != method:
-        raise MethodNotAllowed(f"Use {method} here.")

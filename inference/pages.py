@@ -29,7 +29,7 @@ from inference.relay import hub
 from inference.services.completions import ask_to_stop
 from inference.sse import EventStream
 from projects.access import project_for
-from projects.errors import Conflict, NotFound, Problem, Unavailable, error_body
+from projects.errors import Conflict, NotFound, Unavailable, error_body, require_method
 from projects.numbers import read_whole
 from projects.offload import in_database, write_to_database
 
@@ -53,11 +53,6 @@ class NotStoppedYet(Conflict):
     )
 
 
-class MethodNotAllowed(Problem):
-    status = 405
-    code = "method_not_allowed"
-
-
 async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
     """Everything so far, then what comes, then how it ended. Holds no database connection meanwhile."""
     completion = await in_database(_find, request, slug, completion_id)
@@ -76,8 +71,7 @@ async def stream(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> H
 
 async def stop(request: HttpRequest, slug: str, completion_id: uuid.UUID) -> HttpResponseBase:
     """Cancel an answer and keep its text. Answering again for one that has ended is no error."""
-    if request.method != "POST":
-        raise MethodNotAllowed("Use POST here.")
+    require_method(request, "POST")
     completion = await in_database(_find, request, slug, completion_id)
     generation = hub().find(completion_id)
     if generation is not None:

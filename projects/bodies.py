@@ -17,9 +17,11 @@ from typing import IO, Annotated, Any, TypeVar
 from uuid import UUID
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils.dateparse import parse_datetime
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
 
 from projects.errors import Invalid, Malformed, TooLarge, UnsupportedMedia
 
@@ -89,7 +91,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        _refuse_compressed(parser_context)
+        refuse_compressed((parser_context or {}).get("request"))
         return parse_json(stream.read(settings.MAX_BODY_BYTES + 1))
 
 
@@ -104,7 +106,7 @@ class NDJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
-        _refuse_compressed(parser_context)
+        refuse_compressed((parser_context or {}).get("request"))
         return Lines(stream, limit=settings.MAX_BODY_BYTES)
 
 
@@ -186,8 +188,8 @@ def parse_body(model: type[Body], value: Any) -> Body:
         raise Invalid(message, param=param, code=code) from error
 
 
-def _refuse_compressed(parser_context: Mapping[str, Any] | None) -> None:
-    request = (parser_context or {}).get("request")
+def refuse_compressed(request: HttpRequest | Request | None) -> None:
+    """Raises UnsupportedMedia: a small body could unpack to any size."""
     encoding = request.headers.get("Content-Encoding", "") if request is not None else ""
     if encoding.lower() not in ("", "identity"):
         raise UnsupportedMedia("Send the body without Content-Encoding.", code="unsupported_encoding")

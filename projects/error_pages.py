@@ -1,16 +1,40 @@
-"""Errors as pages for people: a heading, what to do, and the request's id."""
+"""Errors as pages for people (a heading, what to do, the request's id), or in the one shape for programs."""
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Any
 from urllib.parse import quote
 
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.translation import gettext
 
-from projects.errors import Forbidden, Malformed, NotFound, Problem, as_problem, error_headers, json_error
+from projects.errors import (
+    Forbidden,
+    Malformed,
+    NotFound,
+    Problem,
+    as_problem,
+    error_headers,
+    is_program,
+    json_error,
+)
+
+_NOT_IN_HOSTS = re.compile(r"[^A-Za-z0-9.:\[\]_-]")
+
+
+class HostNotAllowed(Problem):
+    code = "host_not_allowed"
+
+
+def error_response(request: HttpRequest, problem: Problem) -> HttpResponse:
+    """JSON for programs, a page for people."""
+    if is_program(request):
+        return json_error(request, problem)
+    return error_page(request, problem)
 
 
 def error_page(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -28,18 +52,33 @@ def error_page(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    if request.headers.get("Accept", "").startswith("application/json"):
-        # A program, and most likely one whose base URL lacks the prefix.
-        return json_error(request, NotFound("There is nothing here. The API is under /v1 and /api/v1."))
-    return error_page(request, NotFound(gettext("There is nothing at this address.")))
+    return error_response(request, unknown_address(request))
+
+
+def unknown_address(request: HttpRequest) -> NotFound:
+    """For a program, what is served instead: its base URL may be wrong, or it wants more of OpenAI's API."""
+    if not is_program(request):
+        return NotFound(gettext("There is nothing at this address."))
+    return NotFound(
+        f"{request.path[:80]} is not served here. Of OpenAI's API there are POST /v1/chat/completions and "
+        "GET /v1/models, so a base URL ends in /v1; the rest of the API is under /api/v1."
+    )
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_page(request, Forbidden(gettext("Your account may not do that.")))
+    return error_response(request, Forbidden(gettext("Your account may not do that.")))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_page(request, Malformed(gettext("The request could not be read.")))
+    if isinstance(exception, DisallowedHost):
+        # Whoever sent it chose it: only what a host can be made of is said again.
+        host = _NOT_IN_HOSTS.sub("?", request.headers.get("Host", ""))[:100]
+        sentence = gettext(
+            "This server does not answer to the host “%(host)s”. Its operator can add the name, without a "
+            "port, to the setting ALLOWED_HOSTS."
+        )
+        return error_response(request, HostNotAllowed(sentence % {"host": host}))
+    return error_response(request, Malformed(gettext("The request could not be read.")))
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -49,7 +88,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     if problem is None:
         problem = Problem(gettext("Something broke on our side. It has been logged."), code="internal_error")
         problem.status = 500
-    return error_page(request, problem)
+    return error_response(request, problem)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "", **kwargs: Any) -> HttpResponse:

@@ -87,6 +87,15 @@ class NotFound(Problem):
     message = "There is no such thing in this project."
 
 
+class MethodNotAllowed(Problem):
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, *allowed: str) -> None:
+        super().__init__(f"Use {' or '.join(allowed)} here.")
+        self.allowed = allowed
+
+
 class Conflict(Problem):
     status = 409
     type = "conflict_error"
@@ -151,7 +160,27 @@ def error_headers(problem: Problem) -> dict[str, str]:
         headers["Retry-After"] = str(problem.retry_after)
     if problem.status == 401 and problem.code != SessionEnded.code:  # that one is for people
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(problem, MethodNotAllowed):
+        headers["Allow"] = ", ".join(problem.allowed)
     return headers
+
+
+def require_method(request: HttpRequest, *allowed: str) -> None:
+    """Raises MethodNotAllowed."""
+    if request.method not in allowed:
+        raise MethodNotAllowed(*allowed)
+
+
+def is_program(request: HttpRequest) -> bool:
+    """Whether a program asks, and reads JSON: so says the address, a key, or what it accepts.
+
+    A program whose base URL is wrong is told by the latter two; no page's script sends either.
+    """
+    return (
+        f"{request.path}/".startswith(("/api/", "/v1/"))
+        or request.headers.get("Authorization", "").lower().startswith("bearer ")
+        or request.headers.get("Accept", "").startswith("application/json")
+    )
 
 
 def json_error(request: HttpRequest, problem: Problem) -> JsonResponse:

@@ -17,14 +17,14 @@ from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
 from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
-from projects.error_pages import error_page
+from projects.error_pages import error_page, error_response, unknown_address
 from projects.errors import (
     LengthRequired,
-    NotFound,
     Problem,
     SessionEnded,
     TooMany,
     as_problem,
+    is_program,
     json_error,
 )
 from projects.ids import uuid7
@@ -80,7 +80,10 @@ class RequestIdMiddleware(_Middleware):
 
 
 class ErrorShapeMiddleware(_Middleware):
-    """Turns exceptions of views, and Django's own error answers, into the one shape."""
+    """Turns exceptions of views, and Django's own error answers, into the one shape.
+
+    Every answer to a call of the API gets the few security headers that matter, a refusal too.
+    """
 
     def before(self, request: HttpRequest) -> HttpResponseBase | None:
         # REST reads as many bytes as Content-Length says. ThreadedHandler counts them. Without it, on WSGI,
@@ -106,8 +109,8 @@ class ErrorShapeMiddleware(_Middleware):
             shaped = json_error(request, _problem_of(request, response))
             if "Allow" in response.headers:
                 shaped["Allow"] = response["Allow"]
-            return _plain_headers(shaped) if is_call(request) else shaped
-        return response
+            response = shaped
+        return _plain_headers(response) if is_call(request) else response
 
 
 class SignedOutMiddleware(_Middleware):
@@ -149,7 +152,7 @@ class PagesMiddleware:
     """The middleware that only pages need, as one: a program's request passes it by.
 
     Under ASGI each of Django's own middlewares moves a request to a thread and back, which cost a label write
-    more than its work. For a program this one checks the host and sets the few headers that matter.
+    more than its work. For a program this one only checks the host.
     """
 
     sync_capable = True
@@ -170,14 +173,15 @@ class PagesMiddleware:
         if not is_call(request):
             return self._pages(request)
         request.get_host()  # refuses a foreign one
-        return _plain_headers(cast(HttpResponseBase, self.get_response(request)))
+        return self.get_response(request)
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
         if not is_call(request):
             response: HttpResponseBase = await self._pages(request)
             return response
         request.get_host()
-        return _plain_headers(await self.get_response(request))  # type: ignore[misc]  # it is_async
+        answer: HttpResponseBase = await self.get_response(request)  # type: ignore[misc]  # it is_async
+        return answer
 
     def _view(self, request: HttpRequest, *args: Any) -> HttpResponseBase | None:
         if is_call(request):
@@ -232,13 +236,7 @@ def _problem_of(request: HttpRequest, response: HttpResponseBase) -> Problem:
     """What one of Django's own error answers says."""
     problem = Problem(f"{response.reason_phrase}.", code=f"http_{response.status_code}")
     if response.status_code == 404:
-        problem = NotFound("There is nothing at this address.")
-        if request.path.startswith("/v1/"):
-            # OpenAI's clients can ask for Responses, embeddings, files, and show what we say.
-            problem = NotFound(
-                f"{request.path[:80]} is not served here. Of OpenAI's API there are "
-                "POST /v1/chat/completions and GET /v1/models."
-            )
+        problem = unknown_address(request)
     elif response.status_code == 405:
         problem.code = "method_not_allowed"
     elif response.status_code >= 500:
@@ -250,14 +248,3 @@ def _problem_of(request: HttpRequest, response: HttpResponseBase) -> Problem:
 def is_call(request: HttpRequest) -> bool:
     """A call of the API itself; its documentation is a page."""
     return request.path.startswith(("/api/v1/", "/v1/"))
-
-
-def is_program(request: HttpRequest) -> bool:
-    return request.path.startswith(("/api/", "/v1/"))
-
-
-def error_response(request: HttpRequest, problem: Problem) -> HttpResponse:
-    """JSON for programs, a page for people."""
-    if is_program(request):
-        return json_error(request, problem)
-    return error_page(request, problem)

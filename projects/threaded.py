@@ -29,8 +29,8 @@ from django.http import HttpResponseBase
 from django.urls import Resolver404, resolve, set_script_prefix
 
 from projects.bodies import NDJSONParser
-from projects.errors import Unavailable
-from projects.middleware import error_response, is_program
+from projects.error_pages import error_response
+from projects.errors import Unavailable, is_program
 from projects.offload import connected
 
 Scope = dict[str, Any]

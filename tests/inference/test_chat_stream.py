@@ -226,7 +226,8 @@ def test_who_may_see_it(cast: Cast, bob: AsyncClient) -> None:
                 response = await ask(url_of(completion.id, what))
                 assert response.status_code == status, (what, completion)
         assert (await bob.get(url_of(uuid.uuid4()))).status_code == 404
-        assert (await bob.get(url_of(mine.id, "stop"))).status_code == 405
+        refused = await bob.get(url_of(mine.id, "stop"))
+        assert (refused.status_code, refused["Allow"]) == (405, "POST")
 
     play(scene)
 

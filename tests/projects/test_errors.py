@@ -35,19 +35,66 @@ def test_what_openai_has_and_we_have_not_is_said(cast: Cast, path: str):
         assert f"{path} is not served here" in error_of(answer)["message"]
 
 
-def test_a_program_that_forgot_the_prefix_is_told_so(cast: Cast):
-    """An OpenAI client whose base URL lacks the /v1: it asks for JSON, and a page would tell it nothing."""
-    for accept, is_json in (("application/json", True), ("text/html, application/json;q=0.9", False)):
-        answer = cast.post("/chat/completions", headers={"accept": accept})
+@pytest.mark.parametrize(
+    "path",
+    ["/chat/completions", "/models", "/v1", "/v1/v1/models", "/v1/models/", "/api", "/api/foo", "/api/v1"],
+)
+def test_a_program_with_a_wrong_base_url_is_told_so(cast: Cast, path: str):
+    for answer in (cast.get(path), cast.post(path)):
+        assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
+        assert "a base URL ends in /v1" in error_of(answer)["message"]
+
+
+def test_who_accepts_json_or_sends_a_key_reads_json_and_people_a_page(cast: Cast):
+    for headers, is_json in (
+        ({"accept": "application/json"}, True),
+        ({"accept": "*/*", **cast.auth()}, True),
+        ({"accept": "text/html, application/json;q=0.9"}, False),
+        ({"authorization": "Basic YTpi"}, False),
+    ):
+        answer = Client().get("/chat/completions", headers=headers)
         assert answer.status_code == 404
         assert answer["Content-Type"].startswith("application/json" if is_json else "text/html")
-        assert not is_json or "/v1" in error_of(answer)["message"]
+        assert not is_json or error_of(answer)["code"] == "not_found"
 
 
-def test_a_bad_host_is_refused_in_the_one_shape(cast: Cast):
-    response = Client().get("/api/v1/prompts", headers={**cast.auth(), "host": "evil.example"})
-    assert response.status_code == 400
+@pytest.mark.parametrize("path", ["/api/v1/prompts", "/v1/models", "/v1/chat/completions", "/api/schema/"])
+def test_a_host_that_is_not_allowed_is_named_with_the_setting(cast: Cast, path: str):
+    """A client in a container calls this machine by another name."""
+    response = Client().get(path, headers={**cast.auth(), "host": "host.docker.internal:8000"})
+    assert (response.status_code, error_of(response)["code"]) == (400, "host_not_allowed")
     assert error_of(response)["type"] == "invalid_request_error"
+    assert "“host.docker.internal:8000”" in error_of(response)["message"]
+    assert "ALLOWED_HOSTS" in error_of(response)["message"]
+    assert response["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_host_that_is_not_allowed_is_named_to_people(cast: Cast):
+    response = Client().get("/login/", headers={"host": "ratchet.lan"})
+    assert response.status_code == 400
+    assert "“ratchet.lan”" in response.content.decode()
+    assert "ALLOWED_HOSTS" in response.content.decode()
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/login/"])
+def test_a_hostile_host_is_not_repeated(cast: Cast, path: str):
+    hostile = 'evil.example/<script>alert(1)</script>"' + "x" * 500
+    response = Client().get(path, headers={"host": hostile})
+    assert response.status_code == 400
+    text = response.content.decode()
+    assert "evil.example??script?alert?1?" in text
+    assert "alert(1)" not in text
+    assert "x" * 100 not in text
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/models", "GET, HEAD"), ("/v1/models/kitchen", "GET, HEAD"), ("/v1/chat/completions", "POST")],
+)
+def test_another_method_is_405_and_told_which_there_are(cast: Cast, path: str, allowed: str):
+    response = Client().delete(path, headers=cast.auth())
+    assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
+    assert response["Allow"] == allowed
 
 
 @pytest.mark.parametrize(

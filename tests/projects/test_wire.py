@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -70,6 +71,26 @@ def test_a_body_larger_than_allowed_is_413(client: httpx.Client, has_length: boo
     response = client.post("/feedback/batch", content=body if has_length else pieces, headers=JSON)
     assert ("Content-Length" in response.request.headers) is has_length
     assert code(response) == (413, "body_too_large")
+
+
+def test_the_models_have_a_head(web: Process, client: httpx.Client):
+    for path in ("models", "models/kitchen"):
+        response = client.head(f"{web.url}/v1/{path}")
+        assert (response.status_code, response.content) == (200, b"")
+        assert int(response.headers["Content-Length"]) > 0
+
+
+def test_a_compressed_body_is_refused_under_both_addresses(web: Process, client: httpx.Client):
+    body = gzip.compress(json.dumps({"model": "kitchen", "messages": []}).encode())
+    for path in ("/v1/chat/completions", "/api/v1/feedback"):
+        response = client.post(f"{web.url}{path}", content=body, headers={**JSON, "Content-Encoding": "gzip"})
+        assert code(response) == (415, "unsupported_encoding")
+
+
+def test_a_host_that_is_not_allowed_is_told_the_same_by_both_servers(web: Process, client: httpx.Client):
+    for path in ("/v1/models", "/api/v1/prompts"):
+        response = client.get(f"{web.url}{path}", headers={"Host": "ratchet.lan"})
+        assert code(response) == (400, "host_not_allowed")
 
 
 def test_more_clients_than_connections_wait_and_are_all_answered(client: httpx.Client, cast: Cast):

@@ -163,6 +163,14 @@ def test_a_stream_of_a_foreign_run_is_404(told: Run, cast: Cast):
     assert (answer.status_code, error_of(answer)["code"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize("method", ["post", "head"])
+def test_events_are_only_read(told: Run, cast: Cast, method: str):
+    client = AsyncClient()
+    answer: Any = async_to_sync(getattr(client, method))("/api/v1/runs/1/events", headers=cast.auth())
+    assert (answer.status_code, answer["Allow"]) == (405, "GET")
+    assert method == "head" or error_of(answer)["code"] == "method_not_allowed"
+
+
 def test_a_lost_broker_loses_nothing(base_model, transactional_db, cast: Cast, monkeypatch):
     """The bell cannot be rung: the request is answered all the same, and the run waits for the beat."""
     rung = []

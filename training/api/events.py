@@ -20,7 +20,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from projects.auth import authenticate_key
-from projects.errors import Problem
+from projects.errors import require_method
 from projects.models import ApiKey, Project
 from projects.numbers import read_whole
 from projects.offload import in_database
@@ -33,17 +33,10 @@ SIGN_OF_LIFE_SECONDS = 15.0
 EVENTS_AT_ONCE = 200
 
 
-class MethodNotAllowed(Problem):
-    status = 405
-    code = "method_not_allowed"
-    message = "Events are read with GET."
-
-
 @csrf_exempt
 async def run_events(request: HttpRequest, number: int) -> HttpResponseBase:
     """The stream; 401, 403 and 404 come before it begins."""
-    if request.method != "GET":
-        raise MethodNotAllowed()
+    require_method(request, "GET")  # not HEAD, which would follow the run for nobody
     project = await in_database(_admit, request, number)
     seen = read_whole(request.headers.get("Last-Event-ID", ""), digits=15)
     after = -1 if seen is None else seen
