@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,20 @@ from training.launchers import LAUNCHERS
 
 __all__ = ["check_settings", "refuse_unsafe_start"]
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]+)?|[a-z-]+://\[[0-9a-f:]+\](:[0-9]+)?")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @register()
 def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    return [*_check_secrets(), *_check_engine(), *_check_numbers(), *_check_launcher(), *_check_networks()]
+    return [
+        *_check_secrets(),
+        *_check_engine(),
+        *_check_numbers(),
+        *_check_launcher(),
+        *_check_networks(),
+        *_check_origins(),
+    ]
 
 
 def refuse_unsafe_start() -> None:
@@ -132,3 +141,17 @@ def _check_networks() -> list[CheckMessage]:
                 )
             )
     return messages
+
+
+def _check_origins() -> list[CheckMessage]:
+    if settings.CORS_ORIGINS == ["*"]:
+        return []
+    return [
+        Error(
+            f"CORS_ORIGINS has {origin!r}, which no browser sends.",
+            hint="Give origins such as https://app.example, without a slash at the end; or * alone.",
+            id="ratchet.E009",
+        )
+        for origin in settings.CORS_ORIGINS
+        if not ORIGIN.fullmatch(origin)
+    ]

@@ -256,6 +256,21 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
 }
 
+# Sites whose scripts may call /v1 and /api/v1 from a browser with a key; * is any, none by default. Cookies
+# never count there, so no page of another site can act as a person who is signed in.
+CORS_ORIGINS = env.list("CORS_ORIGINS", default=[])
+if CORS_ORIGINS:
+    MIDDLEWARE.insert(1, "corsheaders.middleware.CorsMiddleware")
+CORS_URLS_REGEX = r"^/(api/)?v1/"
+CORS_ALLOW_ALL_ORIGINS = CORS_ORIGINS == ["*"]
+CORS_ALLOWED_ORIGINS = CORS_ORIGINS
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_HEADERS = ["*", "authorization"]  # browsers do not count the latter to the star
+CORS_EXPOSE_HEADERS = [
+    "X-Request-Id", "X-Ratchet-Version", "Retry-After", "Idempotent-Replayed",
+    "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset",
+]  # fmt: skip
+
 # --- Security ----------------------------------------------------------------------------------------
 CSRF_FAILURE_VIEW = "projects.error_pages.csrf_failure"
 SESSION_COOKIE_HTTPONLY = True

@@ -28,6 +28,7 @@ os.environ["MODEL_DIR"] = f"{os.environ['VAR_DIR']}/models/tiny"  # the `tiny_mo
 os.environ["ENGINE_URLS"] = f"http://127.0.0.1:{services.free_port()}"  # nobody answers but `engine`
 os.environ["ENGINE_API_KEY"] = "engine-key-for-tests"
 os.environ["SECRET_KEY"] = "a-key-for-tests-that-is-long-enough-for-every-check-of-django"
+os.environ["CORS_ORIGINS"] = "https://app.example"
 os.environ.setdefault("LOG_LEVEL", "WARNING")
 # Two workers on two cores: more threads each would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

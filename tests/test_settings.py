@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from config.checks import check_settings
 from tests.source import ROOT
 
 pytestmark = pytest.mark.unit
@@ -47,6 +48,37 @@ def test_the_options_in_the_databases_url_are_kept(tmp_path):
     assert (database["NAME"], database["HOST"]) == ("ratchet", "db")
     assert database["OPTIONS"]["sslmode"] == "require"
     assert database["OPTIONS"]["pool"]["max_size"] == 16
+
+
+def test_scripts_of_other_sites_are_asked_about_only_where_one_is_named(tmp_path):
+    names = ("MIDDLEWARE", "CORS_ALLOW_ALL_ORIGINS", "CORS_ALLOWED_ORIGINS")
+    for given, sites, any_site in (
+        ("", [], False),
+        ("https://a.example", ["https://a.example"], False),
+        ("*", ["*"], True),
+    ):
+        found = read_settings(tmp_path, *names, CORS_ORIGINS=given)
+        assert (found["CORS_ALLOWED_ORIGINS"], found["CORS_ALLOW_ALL_ORIGINS"]) == (sites, any_site)
+        assert any("corsheaders" in one for one in found["MIDDLEWARE"]) is bool(sites)
+
+
+@pytest.mark.parametrize(
+    ("origins", "is_fine"),
+    [
+        (["*"], True),
+        (
+            ["https://app.example", "http://localhost:3000", "http://[::1]:3000", "chrome-extension://abcd"],
+            True,
+        ),
+        (["app.example"], False),
+        (["https://app.example/"], False),
+        (["https://app.example", "*"], False),
+        (["null"], False),
+    ],
+)
+def test_an_origin_that_no_browser_sends_stops_the_start(settings, origins, is_fine):
+    settings.CORS_ORIGINS = origins
+    assert ("ratchet.E009" in {message.id for message in check_settings(None)}) is not is_fine
 
 
 @pytest.mark.slow
