@@ -211,10 +211,8 @@ def record_judgements(key: ApiKey, bodies: list[JudgementBody | Problem]) -> lis
     good = [body for body in bodies if not isinstance(body, Problem)]
     batch = Batch(
         project=key.project,
-        kinds={KINDS[body.kind] for body in good},
-        completions=[one for body in good for one in _about(body)],
+        completions={one for body in good for one in _about(body)},
         ids=[body.id for body in good if body.id is not None],
-        judges={Judge(api_key=key, subject=body.subject).key for body in good},
     )
     results: list[Result] = []
     for place, body in enumerate(bodies):

@@ -1,8 +1,8 @@
 """Judgements by the hundred: the same rules as one by one, with a handful of queries for all.
 
-What the checks of each would look up is looked up once, and rows wait until they are inserted together. What
-is not plain (a replay, a second judgement of the same thing, one that supersedes) first has the waiting rows
-inserted, and then goes the way of a single judgement; so the order of the items is what counts, as it reads.
+What the checks of each would look up is looked up once, and rows wait until they are inserted together. One
+that supersedes first has the waiting rows inserted and then goes the way of a single judgement; so the order
+of the items is what counts, as it reads.
 """
 
 from __future__ import annotations
@@ -20,13 +20,7 @@ from projects.errors import Problem
 from projects.models import Project
 from projects.services.outbox import record_events
 
-# What a second judgement by the same judge would have in common with the first: the columns of `stands_once`.
-_SAME: dict[type[Feedback], tuple[str, ...]] = {
-    Rating: ("completion_id", "aspect"),
-    Preference: ("candidate_set",),
-    Correction: ("completion_id",),
-    Flag: ("completion_id", "reason"),
-}
+_KINDS: tuple[type[Feedback], ...] = (Rating, Preference, Correction, Flag)
 Insert = Callable[[], tuple[Any, bool]]
 
 
@@ -42,73 +36,66 @@ class _Waiting:
 class Batch:
     """One request's judgements by one key. Use it inside a transaction, and `flush` at the end."""
 
-    def __init__(
-        self,
-        *,
-        project: Project,
-        kinds: Iterable[type[Feedback]],
-        completions: Iterable[UUID],
-        ids: Iterable[UUID],
-        judges: Iterable[str],
-    ) -> None:
+    def __init__(self, *, project: Project, completions: Iterable[UUID], ids: Iterable[UUID]) -> None:
         self.project = project
         self.place = 0  # of the item that is being recorded
         self.changed: dict[int, Any] = {}  # place -> (row, is_replay) or Problem, where it came out otherwise
-        wanted, named, who, asked = set(completions), set(ids), set(judges), set(kinds)
         self.completions = {
-            one.pk: one for one in Completion.objects.order_by().filter(project=project, pk__in=wanted)
+            one.pk: one for one in Completion.objects.order_by().filter(project=project, pk__in=completions)
         }
         self._ids: set[UUID] = set()
-        self._standing: set[tuple[Any, ...]] = set()
-        for model, fields in _SAME.items():
-            rows = model._default_manager.order_by()
-            if named:
-                self._ids |= set(rows.filter(pk__in=named).values_list("pk", flat=True))
-            if model not in asked:
-                continue
-            about = (
-                {"candidates__completion__in": wanted} if model is Preference else {"completion__in": wanted}
-            )
-            stands = rows.filter(judge__in=who, retracted=None, superseded=None, **about)
-            self._standing |= {(model, *key) for key in stands.values_list("judge", *fields)}
+        if named := set(ids):
+            for model in _KINDS:
+                rows = model._default_manager.order_by().filter(pk__in=named)
+                self._ids |= set(rows.values_list("pk", flat=True))
         self._waiting: list[_Waiting] = []
+        self._waiting_ids: set[UUID] = set()
 
     def may_exist(self, feedback_id: UUID) -> bool:
         """Whether a row of any kind has this id, as far as we know; those that wait are inserted first."""
-        if any(one.row.pk == feedback_id for one in self._waiting):
+        if feedback_id in self._waiting_ids:
             self.flush()
         return feedback_id in self._ids
 
-    def take(self, row: Any, sides: Sequence[Candidate], told: dict[str, Any], alone: Insert) -> bool:
-        """Have it inserted with the others. False, with nothing waiting any more, when it is not plain."""
-        key = (type(row), row.judge, *(getattr(row, field) for field in _SAME[type(row)]))
-        if row.supersedes_id is not None or key in self._standing:
-            self.flush()
-            return False
-        self._standing.add(key)
+    def take(self, row: Any, sides: Sequence[Candidate], told: dict[str, Any], alone: Insert) -> None:
+        """Have it inserted with the others, at the next `flush`."""
         self._waiting.append(_Waiting(self.place, row, sides, told, alone))
-        return True
+        self._waiting_ids.add(row.pk)
 
     def note(self, row: Any) -> None:
         """A row that was inserted by itself."""
         self._ids.add(row.pk)
 
     def flush(self) -> None:
-        """Insert what waits. Where the database refuses, somebody was faster, and each goes in by itself."""
+        """Insert what waits."""
         waiting, self._waiting = self._waiting, []
-        self._ids |= {one.row.pk for one in waiting}
+        self._ids |= self._waiting_ids
+        self._waiting_ids = set()
+        if waiting:
+            self._insert(waiting)
+
+    def _insert(self, waiting: Sequence[_Waiting]) -> None:
+        """All at once; where the database refuses, by halves, down to the one that it refuses.
+
+        So a second judgement of the same thing is found where it is, and nothing is looked up beforehand: an
+        answer may have any number of judgements.
+        """
+        if len(waiting) == 1:
+            [one] = waiting
+            try:
+                self.changed[one.place] = one.alone()
+            except Problem as problem:
+                self.changed[one.place] = problem
+            return
         try:
             with transaction.atomic():
-                for model in _SAME:
-                    rows = [one.row for one in waiting if type(one.row) is model]
-                    model._default_manager.bulk_create(rows)
+                for model in _KINDS:
+                    model._default_manager.bulk_create([one.row for one in waiting if type(one.row) is model])
                 Candidate.objects.bulk_create([side for one in waiting for side in one.sides])
                 record_events(
                     project=self.project, name="feedback.recorded", data=[one.told for one in waiting]
                 )
         except IntegrityError:
-            for one in waiting:
-                try:
-                    self.changed[one.place] = one.alone()
-                except Problem as problem:
-                    self.changed[one.place] = problem
+            half = len(waiting) // 2
+            self._insert(waiting[:half])
+            self._insert(waiting[half:])

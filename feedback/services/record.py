@@ -326,9 +326,9 @@ def _append(
     old, batch = common.get("supersedes"), common.get("batch")
     if batch is not None and old is None:
         alone = partial(_insert, row, project, common, digest, same=same, sides=sides)
-        if batch.take(row, sides, _told(row, sides), alone):
-            return row, False
-    elif batch is not None:
+        batch.take(row, sides, _told(row, sides), alone)
+        return row, False
+    if batch is not None:
         batch.flush()
     inserted = _insert(row, project, common, digest, same=same, sides=sides)
     if batch is not None:

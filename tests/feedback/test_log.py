@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from feedback.models import Rating
@@ -75,6 +77,17 @@ def test_a_hundred_cost_a_handful_of_queries(cast: Cast, django_assert_max_num_q
     assert {one["status"] for one in taken.json()["results"]} == {201}
     again = cast.post("feedback/batch", {"items": items})
     assert [one["status"] for one in again.json()["results"]] == [200, 409, 409, 409] * 25
+
+
+def test_a_batch_reads_no_judgements_of_the_answers_it_is_about(cast: Cast):
+    """An answer may have any number of them, and a batch must not take longer for each."""
+    _, answers = cast.answered_prompt()
+    cast.post("feedback", rating(answers[0], subject="before"))
+    items = [rating(answers[0], subject=subject) for subject in "abc"]
+    with CaptureQueriesContext(connection) as queries:
+        taken = cast.post("feedback/batch", {"items": items})
+    assert [one["status"] for one in taken.json()["results"]] == [201] * 3
+    assert not [query for query in queries if 'FROM "feedback_rating"' in query["sql"]]
 
 
 def test_the_order_of_a_batch_is_what_counts(cast: Cast):
