@@ -79,7 +79,6 @@ MIDDLEWARE = [
 ]
 # What only pages need. A program's request passes it by: each of these costs it a change of threads.
 PAGE_MIDDLEWARE = [
-    "projects.middleware.SignedOutMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "projects.csp.PolicyMiddleware",
     "projects.middleware.StaticFilesMiddleware",
@@ -88,6 +87,7 @@ PAGE_MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "projects.middleware.SignedOutMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "projects.middleware.RaterLimitMiddleware",

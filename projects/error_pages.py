@@ -65,6 +65,16 @@ def unknown_address(request: HttpRequest) -> NotFound:
     )
 
 
+def not_a_page(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """For Django's own 405: an address that only takes what is sent was opened."""
+    sentence = gettext("There is no page at this address, only something that a form is sent to.")
+    problem = Problem(sentence, code="method_not_allowed")
+    problem.status = 405
+    page = error_page(request, problem)
+    page["Allow"] = response["Allow"]
+    return page
+
+
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     return error_response(request, Forbidden(gettext("Your account may not do that.")))
 
@@ -105,6 +115,7 @@ def _heading(status: int) -> str:
         401: gettext("Signed out"),
         403: gettext("Not allowed"),
         404: gettext("Not found"),
+        405: gettext("Nothing to see here"),
         409: gettext("Somebody was first"),
         413: gettext("Too large"),
         422: gettext("That does not go"),

@@ -6,18 +6,22 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext
 from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
-from projects.error_pages import error_page, error_response, unknown_address
+from projects.error_pages import error_page, error_response, not_a_page, unknown_address
 from projects.errors import (
     LengthRequired,
     Problem,
@@ -110,17 +114,29 @@ class ErrorShapeMiddleware(_Middleware):
             if "Allow" in response.headers:
                 shaped["Allow"] = response["Allow"]
             response = shaped
+        elif response.status_code == 405 and not is_program(request) and not response.streaming:
+            response = not_a_page(request, cast(HttpResponse, response))
         return _plain_headers(response) if is_call(request) else response
 
 
 class SignedOutMiddleware(_Middleware):
-    """Without a session, a part of a page is refused and not answered with the sign-in page."""
+    """Without a session, a part of a page is refused and not answered with the sign-in page.
+
+    A form that was sent is lost: who signs in comes back to the page that it was on, as the address that it
+    went to has none to show.
+    """
 
     def after(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        is_part = request.headers.get("HX-Request") == "true"
-        if is_part and response.status_code == 302 and response["Location"].startswith(reverse("login")):
+        if response.status_code != 302 or not response["Location"].startswith(reverse("login") + "?"):
+            return response
+        if request.headers.get("HX-Request") == "true":
             return error_page(request, SessionEnded())
-        return response
+        if request.method != "POST":
+            return response
+        messages.error(
+            request, gettext("You were signed out, so nothing was sent. Sign in and send it again.")
+        )
+        return redirect_to_login(_page_before(request))
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):  # type: ignore[misc]  # it has no types
@@ -219,6 +235,14 @@ class RaterLimitMiddleware(MiddlewareMixin):
             except TooMany as problem:
                 return error_response(request, problem)
         return None
+
+
+def _page_before(request: HttpRequest) -> str:
+    """The page of ours that a request came from, or the list of projects."""
+    before = urlsplit(request.headers.get("Referer", ""))
+    if before.netloc != request.get_host():
+        return reverse("home")
+    return before.path + (f"?{before.query}" if before.query else "")
 
 
 def _plain_headers(response: HttpResponseBase) -> HttpResponseBase:

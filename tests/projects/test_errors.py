@@ -15,7 +15,7 @@ from django.test import Client
 from feedback.api import judgements
 from inference.models import Prompt
 from projects.postgresql.base import DatabaseWrapper
-from tests.cast import Cast, error_of
+from tests.cast import PASSWORD, Cast, error_of
 from tests.services import free_port
 
 
@@ -95,6 +95,31 @@ def test_another_method_is_405_and_told_which_there_are(cast: Cast, path: str, a
     response = Client().delete(path, headers=cast.auth())
     assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
     assert response["Allow"] == allowed
+
+
+def test_an_address_that_only_takes_forms_says_so_to_people(cast: Cast):
+    cast.client.force_login(cast.ada)
+    page = cast.client.get("/p/kitchen/runs/start")
+    assert (page.status_code, page["Allow"]) == (405, "POST")
+    assert "only something that a form is sent to" in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("referer", "comes_to"),
+    [
+        ("http://testserver/p/kitchen/runs/?before=3", "/p/kitchen/runs/?before=3"),
+        ("http://evil.example/p/kitchen/", "/"),
+        ("", "/"),
+    ],
+)
+def test_who_was_signed_out_under_a_form_comes_back_to_its_page(cast: Cast, referer: str, comes_to: str):
+    """The address that the form goes to has no page, so nobody is sent there after signing in."""
+    lost = cast.client.post("/p/kitchen/runs/start", {"method": "dpo"}, headers={"referer": referer})
+    assert lost.status_code == 302
+    sign_in = cast.client.get(lost["Location"])
+    assert "nothing was sent" in sign_in.content.decode()
+    form = {"username": "ada", "password": PASSWORD, "next": sign_in.context["next"]}
+    assert cast.client.post("/login/", form)["Location"] == comes_to
 
 
 @pytest.mark.parametrize(
