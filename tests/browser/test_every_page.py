@@ -42,6 +42,9 @@ PATHS = [
     "/p/garden/work/",
     "/p/garden/",
 ]
+# Tables that somebody would have to push to and fro.
+SIDEWAYS = """() => [...document.querySelectorAll(".scroll:has(> table)")]
+    .filter((place) => place.scrollWidth > place.clientWidth).map((place) => place.innerText.slice(0, 200))"""
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"], "resultTypes": ["violations"]}
 
 
@@ -90,6 +93,7 @@ def test_nothing_is_wider_than_the_screen(
         page.goto(path)
         page.locator("#main").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert page.evaluate(SIDEWAYS) == [], path
 
 
 def test_help_and_guidelines_are_one_key_away(page: Page, people: Cast, sign_in: Any) -> None:

@@ -3,6 +3,7 @@
 import "./copy.js";
 import { bind } from "./keys.js";
 import "./session.js";
+import "./tables.js";
 import { offline, toast } from "./toast.js";
 
 export function open(dialog) {
