@@ -168,6 +168,7 @@ def _recorded(battle: Battle, candidates: list[UUID]) -> Preference:
                 all_bad=ranks is None,
                 source=Feedback.Source.UI,
                 id=battle.vote_id,
+                is_shown=True,
             )
             return row
     except AlreadyJudged:  # the same two, on the work page meanwhile: that stands

@@ -7,8 +7,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from django.db.models import Q
-
 from feedback.errors import NotJudgeable, SameText
 from feedback.services.judge import Judge
 from inference.models import Completion
@@ -39,9 +37,9 @@ def judgeable_completions(
 ) -> list[Completion]:
     """The completions in the order of `ids`. Raises NotFound for an unknown, foreign or private one.
 
-    A member sees the answers in their own conversations, those that belong to none, and those that a task
-    showed them (`is_shown`). A program sees all; what was looked up for it before is in `known`. Raises
-    NotJudgeable for an answer that is running, failed or quarantined.
+    A member judges what was shown to them: the answers in their own conversations, and those that a task or a
+    battle showed (`is_shown`). A program judges all of its project, which is its traffic; what was looked up
+    for it before is in `known`. Raises NotJudgeable for an answer that is running, failed or quarantined.
     """
     by_id = known if known is not None and judge.user is None else _visible(project, judge, ids, is_shown)
     for one in ids:
@@ -56,7 +54,7 @@ def judgeable_completions(
 def _visible(project: Project, judge: Judge, ids: Sequence[UUID], is_shown: bool) -> dict[UUID, Completion]:
     found = Completion.objects.order_by().filter(project=project, pk__in=ids)
     if judge.user is not None and not is_shown:
-        found = found.filter(Q(prompt__conversation=None) | Q(prompt__conversation__owner=judge.user))
+        found = found.filter(prompt__conversation__owner=judge.user)
     return {completion.pk: completion for completion in found}
 
 

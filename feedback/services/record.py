@@ -50,6 +50,8 @@ class Common(TypedDict):
     supersedes: NotRequired[UUID | None]
     # The place in the queue where it was asked for: its answers were shown there, so they may be judged.
     assignment: NotRequired[Assignment | None]
+    # The caller has shown them these answers in another way, such as side by side in a battle.
+    is_shown: NotRequired[bool]
     # The judgements of the same request, to be written with them.
     batch: NotRequired[Batch | None]
 
@@ -254,7 +256,8 @@ def _known(common: Common) -> Mapping[UUID, Completion] | None:
 
 def _is_shown(common: Common, ids: Sequence[UUID]) -> bool:
     assignment = common.get("assignment")
-    return assignment is not None and {str(one) for one in ids} <= set(assignment.shown)
+    is_asked = assignment is not None and {str(one) for one in ids} <= set(assignment.shown)
+    return is_asked or common.get("is_shown", False)
 
 
 # --- how a row comes in ----------------------------------------------------------------------------------

@@ -110,9 +110,15 @@ def turned_loop(cast: Cast) -> Run:
                 candidates=[old.pk, new.pk],
                 ranks=[2, 1],
                 source="ui",
+                is_shown=True,
             )
         record_rating(
-            project=project, judge=Judge(user=cast.carol), completion_id=new.pk, value=1, source="ui"
+            project=project,
+            judge=Judge(user=cast.carol),
+            completion_id=new.pk,
+            value=1,
+            source="ui",
+            is_shown=True,
         )
     numbers: dict[str, Any] = {
         "n": 2,

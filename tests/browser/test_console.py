@@ -116,7 +116,12 @@ def test_an_endpoint_is_made_and_a_dead_letter_sent_again(page: Page, people: Ca
 def test_a_judgement_is_taken_back(page: Page, people: Cast, operator: User) -> None:
     _, (answer, _) = people.answered_prompt()
     rating, _ = record_rating(
-        project=people.project, judge=Judge(user=people.bob), completion_id=answer.pk, value=1, source="ui"
+        project=people.project,
+        judge=Judge(user=people.bob),
+        completion_id=answer.pk,
+        value=1,
+        source="ui",
+        is_shown=True,
     )
     choose(page, Rating, rating, "Take back")
     expect(page.get_by_text("Taken back: 1")).to_be_visible()

@@ -32,6 +32,7 @@ def test_the_ring_is_fresh_without_a_reload_and_keeps_the_focus(
         candidates=[left.pk, right.pk],
         ranks=[1, 2],
         source="ui",
+        is_shown=True,
     )
     expect(feedback).to_have_text("6", timeout=10_000)
     expect(page.locator("#to-feedback")).to_be_focused()

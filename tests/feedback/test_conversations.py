@@ -73,7 +73,9 @@ def test_a_second_answer_is_a_sibling_to_compare_and_the_better_one_is_followed(
     assert (turn.leading, turn.answer_places.count) == (second.pk, 2)
     sides = [first.pk, second.pk]
     judge = Judge(user=cast.bob)
-    record_preference(project=cast.project, judge=judge, candidates=sides, ranks=[1, 2], source="ui")
+    record_preference(
+        project=cast.project, judge=judge, candidates=sides, ranks=[1, 2], source="ui", is_shown=True
+    )
     [turn] = turns_of(conversation, cast.bob)
     assert (turn.verdict, turn.leading) == ("left", first.pk)
     _, follow_up, _ = talk(cast, "How long?", conversation=conversation)
@@ -159,7 +161,12 @@ def test_the_turns_of_a_long_conversation_cost_the_same_queries(
     cast.answer(prompt, "No.")
     assert answer is not None
     record_rating(
-        project=cast.project, judge=Judge(user=cast.bob), completion_id=answer.pk, value=1, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        completion_id=answer.pk,
+        value=1,
+        source="ui",
+        is_shown=True,
     )
     conversation.refresh_from_db()
     with django_assert_num_queries(8):

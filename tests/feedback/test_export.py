@@ -44,7 +44,12 @@ def judged(cast: Cast) -> list[dict[str, Any]]:
     assert cast.post("feedback", again).status_code == 201
     cast.delete(f"feedback/{cast.get('feedback', {'kind': 'flag'}).json()['items'][0]['id']}")
     record_rating(
-        project=cast.project, judge=Judge(user=cast.bob), completion_id=answers[0].pk, value=1, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        completion_id=answers[0].pk,
+        value=1,
+        source="ui",
+        is_shown=True,
     )
     Rating.objects.filter(subject__in=["0", "1"]).update(created=timezone.now() - timedelta(hours=1))
     return list(reversed(cast.get("feedback", {"limit": 200}).json()["items"]))

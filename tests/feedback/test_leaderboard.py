@@ -36,6 +36,7 @@ def voted(cast: Cast) -> Cast:
                 candidates=[one.pk for one in made],
                 ranks=[1, 2] if v1_wins else [2, 1],
                 source="ui",
+                is_shown=True,
             )
     return cast
 
@@ -116,6 +117,7 @@ def compare(
             ranks=ranks,
             all_bad=ranks is None,
             source="api",
+            is_shown=True,
         )
 
 

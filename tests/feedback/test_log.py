@@ -179,7 +179,12 @@ def test_judgements_of_the_same_moment_are_all_listed(cast: Cast):
 def test_a_members_judgement_is_listed_with_their_name(cast: Cast):
     _, answers = cast.answered_prompt()
     record_rating(
-        project=cast.project, judge=Judge(user=cast.bob), completion_id=answers[0].pk, value=-1, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        completion_id=answers[0].pk,
+        value=-1,
+        source="ui",
+        is_shown=True,
     )
     [row] = cast.get("feedback").json()["items"]
     assert (row["rater"], row["source"], row["value"]) == ("bob", "ui", -1)

@@ -33,6 +33,7 @@ def served(cast: Cast) -> Cast:
         candidates=[one.pk for one in made],
         ranks=[2, 1],
         source="ui",
+        is_shown=True,
     )
     Deployment.objects.create(project=cast.project, number=2, kind="promote", champion=v2, previous=cast.v1)
     loaded = {cast.v1.engine_name: "", "garden-v7": "sha256:7"}

@@ -325,6 +325,7 @@ def test_what_a_rater_judged_elsewhere_is_not_asked_again(cast: Cast):
         candidates=[one.pk for one in answers],
         ranks=[1, 2],
         source="ui",
+        is_shown=True,
     )
     assert nothing_for(cast, cast.bob)
     with pytest.raises(AlreadyJudged):

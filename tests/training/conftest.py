@@ -35,6 +35,7 @@ def vote(cast: Cast, better: Completion, worse: Completion, *, subject: str = ""
         candidates=[better.id, worse.id],
         ranks=[1, 1] if tie else [1, 2],
         source="api",
+        is_shown=True,
     )
     return row
 
@@ -62,6 +63,7 @@ def corrected(cast: Cast, count: int, *, start: int = 1000) -> list[Any]:
             completion_id=bad.id,
             text=f"Short answer {number}.",
             source="api",
+            is_shown=True,
         )
         rows.append(row)
     return rows

@@ -44,6 +44,7 @@ def test_preferences_and_corrections_become_rows_with_their_ids(cast: Cast):
         completion_id=answer.id,
         text="Eight minutes.",
         source="ui",
+        is_shown=True,
     )
     dataset = compiled(cast)
     rows = {row["prompt_id"]: row for row in rows_of(dataset)}
@@ -83,6 +84,7 @@ def test_a_superseded_judgement_counts_as_it_stood_at_the_cutoff(cast: Cast):
         ranks=[2, 1],
         supersedes=old.id,
         source="api",
+        is_shown=True,
     )
     assert rows_of(compiled(cast, cutoff=before))[0]["chosen"][0]["content"] == "One."
     assert rows_of(compiled(cast))[0]["chosen"][0]["content"] == "Another one."
@@ -93,7 +95,12 @@ def test_gate_prompts_never_enter(cast: Cast):
     prompt, (a, b) = cast.answered_prompt("For the gate?", ["Yes.", "Not here."], split="gate")
     vote(cast, a, b)
     record_correction(
-        project=cast.project, judge=Judge(user=cast.bob), completion_id=a.id, text="Yes, indeed.", source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        completion_id=a.id,
+        text="Yes, indeed.",
+        source="ui",
+        is_shown=True,
     )
     dataset = compiled(cast)
     assert dataset.drops["gate"] == 2
@@ -106,7 +113,12 @@ def test_ties_all_bad_and_stopped_are_left_out_and_counted(cast: Cast):
     vote(cast, a, b, tie=True)
     _, (c, d) = cast.answered_prompt("Bad?", ["Bad.", "Worse."])
     record_preference(
-        project=cast.project, judge=Judge(user=cast.bob), candidates=[c.id, d.id], all_bad=True, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        candidates=[c.id, d.id],
+        all_bad=True,
+        source="ui",
+        is_shown=True,
     )
     prompt = cast.prompt("Cut?")
     vote(cast, cast.answer(prompt, "Cut of", state="stopped"), cast.answer(prompt, "A whole one."))
@@ -147,6 +159,7 @@ def test_filters(cast: Cast):
         completion_id=answer.id,
         text="By machine.",
         source="ui",
+        is_shown=True,
     )
     prompt.tags = ["kitchen"]
     prompt.save(update_fields=["tags"])
@@ -160,7 +173,12 @@ def test_filters(cast: Cast):
     assert count(sources=["api"]) == 4
     assert count(tags=["kitchen"]) == 1
     record_rating(
-        project=cast.project, judge=Judge(user=cast.bob), completion_id=answer.id, value=-1, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        completion_id=answer.id,
+        value=-1,
+        source="ui",
+        is_shown=True,
     )
     labels = preview_dataset(project=cast.project, format="unpaired", filters={"kinds": ["rating"]})
     assert labels.counts["judgements"] == 1

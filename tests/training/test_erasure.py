@@ -77,7 +77,7 @@ def of_member(cast: Cast) -> None:
     own, [first, second] = cast.answered_prompt(
         f"I am {MARK}, how are eggs boiled?", [f"{MARK}, in water.", "In a pan."], conversation=talk
     )
-    said: Any = {"project": cast.project, "source": "ui"}
+    said: Any = {"project": cast.project, "source": "ui", "is_shown": True}
     record_rating(judge=bob, completion_id=first.pk, value=1, comment=f"{MARK} likes it", **said)
     record_preference(
         judge=Judge(api_key=cast.api_key), candidates=[first.pk, second.pk], ranks=[1, 2], **said
@@ -402,7 +402,7 @@ def test_no_label_that_is_gone_enters_the_next_dataset_which_says_why(
 ):
     settings.ARTIFACTS_DIR = tmp_path
     ada = Actor(user=cast.ada)
-    said: Any = {"project": cast.project, "source": "ui"}
+    said: Any = {"project": cast.project, "source": "ui", "is_shown": True}
     gone, stands = {}, []
 
     def label(number: int, judge: Judge, **more: Any) -> list[Any]:

@@ -60,7 +60,7 @@ def battles(cast: Cast, candidate: Version, outcomes: str, *, subject: str = "")
         ranks: Any = {"w": [1, 2], "l": [2, 1], "t": [1, 1], "b": None}[outcome]
         record_preference(
             project=cast.project, judge=judge, candidates=[new.id, old.id], ranks=ranks,
-            all_bad=outcome == "b", source="api",
+            all_bad=outcome == "b", source="api", is_shown=True,
         )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ def thumb(cast: Cast, answer: Completion, value: int, *, subject: str = "") -> R
         completion_id=answer.pk,
         value=value,
         source="api",
+        is_shown=True,
     )
     return row
 
@@ -63,7 +64,7 @@ def thumb(cast: Cast, answer: Completion, value: int, *, subject: str = "") -> R
 def correct(cast: Cast, answer: Completion, text: str) -> Correction:
     judge = Judge(user=cast.bob)
     row, _ = record_correction(
-        project=cast.project, judge=judge, completion_id=answer.pk, text=text, source="ui"
+        project=cast.project, judge=judge, completion_id=answer.pk, text=text, source="ui", is_shown=True
     )
     return row
 
@@ -112,7 +113,12 @@ def test_labels_come_from_thumbs_corrections_and_what_is_all_bad(cast: Cast):
     correct(cast, wrong, "Eight minutes.")
     _, [a, b] = cast.answered_prompt("Bad?", ["Bad.", "Worse."])
     record_preference(
-        project=cast.project, judge=Judge(user=cast.bob), candidates=[a.pk, b.pk], all_bad=True, source="ui"
+        project=cast.project,
+        judge=Judge(user=cast.bob),
+        candidates=[a.pk, b.pk],
+        all_bad=True,
+        source="ui",
+        is_shown=True,
     )
     _, [c, d] = cast.answered_prompt("Which?", ["This.", "That."])
     vote(cast, c, d)
@@ -233,7 +239,13 @@ def test_a_reviewers_last_word_takes_the_place_of_the_others(cast: Cast):
     for subject in ("x", "y"):
         vote(cast, a, b, subject=subject)
         thumb(cast, a, 1, subject=subject)
-    said: Any = {"project": cast.project, "judge": Judge(user=cast.carol), "source": "ui", "is_final": True}
+    said: Any = {
+        "project": cast.project,
+        "judge": Judge(user=cast.carol),
+        "source": "ui",
+        "is_final": True,
+        "is_shown": True,
+    }
     final, _ = record_preference(candidates=[b.pk, a.pk], ranks=[1, 2], **said)
     record_rating(completion_id=a.pk, value=-1, **said)
     dataset = compiled(cast, "preference", kinds=["preference"])

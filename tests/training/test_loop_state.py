@@ -82,7 +82,7 @@ def test_quality_by_version_from_thumbs_battles_and_the_gate(cast: Cast, tmp_pat
     for subject, value in (("a", 1), ("b", 1), ("c", -1)):
         record_rating(
             project=cast.project, judge=Judge(api_key=cast.api_key, subject=subject), completion_id=new.id,
-            value=value, source="api",
+            value=value, source="api", is_shown=True,
         )  # fmt: skip
     base, better = quality_rows(cast.project)
     assert (base["number"], base["is_live"], base["win_rate"], base["battles"]) == (1, True, 0.0, 1)

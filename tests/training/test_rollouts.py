@@ -87,6 +87,7 @@ def talk(
                 completion_id=answer.pk,
                 value=value,
                 source="ui",
+                is_shown=True,
             )
         made.append(answer)
     return made
@@ -193,6 +194,7 @@ def be_flagged(cast: Cast, version: Version, count: int) -> None:
             completion_id=answer.pk,
             reason=Flag.Reason.UNSAFE,
             source="ui",
+            is_shown=True,
         )
 
 

@@ -81,6 +81,7 @@ def test_votes_at_the_gate_are_counted_where_they_decided(cast: Cast) -> None:
         candidates=[one.pk for one in answers],
         ranks=[1, 2],
         source="ui",
+        is_shown=True,
     )
     v2 = Version.objects.create(
         project=cast.project, number=2, kind="adapter", path="versions/2", digest="sha256:2"

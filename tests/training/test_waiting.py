@@ -18,7 +18,12 @@ from training.services.waiting import waiting_judgements
 
 def say(cast: Cast, rater: User, split: str = "train") -> None:
     """A winner, a tie, an all-bad, a thumb and a correction, each on a prompt of its own."""
-    common: dict[str, Any] = {"project": cast.project, "judge": Judge(user=rater), "source": "ui"}
+    common: dict[str, Any] = {
+        "project": cast.project,
+        "judge": Judge(user=rater),
+        "source": "ui",
+        "is_shown": True,
+    }
     for ranks in ([1, 2], [1, 1], None):
         _, made = cast.answered_prompt(f"{rater} {ranks}?", split=split)
         ids = [one.pk for one in made]
