@@ -27,6 +27,11 @@ class IdReused(Invalid):
     message = "This id was already used for another body. Send a new UUIDv7."
 
 
+class NotSetAside(Conflict):
+    code = "not_set_aside"
+    message = "This answer is in use: it was released already, or never set aside."
+
+
 class NotStanding(Conflict):
     """What should be superseded was superseded or retracted before."""
 

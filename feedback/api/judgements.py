@@ -221,7 +221,7 @@ def record_judgements(key: ApiKey, bodies: list[JudgementBody | Problem]) -> lis
             results.append(body if isinstance(body, Problem) else record_judgement(key, body, batch))
         except Problem as problem:
             results.append(problem)
-    batch.flush()
+    batch.finish()
     return [batch.changed.get(place, result) for place, result in enumerate(results)]
 
 

@@ -14,6 +14,7 @@ from feedback.models.leaderboard import Leaderboard
 from feedback.models.raters import Agreement, RaterEvent, Standing
 from feedback.models.samples import SampleRequest
 from feedback.models.scores import Score
+from feedback.models.set_aside import SetAside
 from feedback.models.tasks import Assignment, Task
 from feedback.models.workbench import OptOut, Workbench
 
@@ -33,6 +34,7 @@ __all__ = [
     "Rating",
     "SampleRequest",
     "Score",
+    "SetAside",
     "Standing",
     "Task",
     "Workbench",

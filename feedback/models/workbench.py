@@ -56,6 +56,9 @@ class Workbench(models.Model):
     review_below = models.FloatField(
         default=0.5, validators=_share, help_text="Agreement under which a task is disputed."
     )
+    flag_raters = models.PositiveSmallIntegerField(
+        default=2, help_text="Who flag it and set an answer aside; 0: a reviewer alone does."
+    )
     # Counters of the draw
     next_place = models.BigIntegerField(default=1, editable=False)
     swept = models.DateTimeField(null=True, blank=True, editable=False, help_text="Answers looked at so far.")

@@ -143,6 +143,7 @@ def _labels() -> dict[str, str]:
         "min_seconds": gettext("Seconds at least"),
         "reviews_disputes": gettext("Reviewers settle disputes"),
         "review_below": gettext("Disputed below"),
+        "flag_raters": gettext("Different raters who flag"),
     }
 
 

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from feedback.models import Candidate, Correction, Feedback, Flag, Preference, Rating
+from feedback.services.set_aside import weigh_flags
 from inference.models import Completion
 from projects.errors import Problem
 from projects.models import Project
@@ -34,10 +35,11 @@ class _Waiting:
 
 
 class Batch:
-    """One request's judgements by one key. Use it inside a transaction, and `flush` at the end."""
+    """One request's judgements by one key. Use it inside a transaction, and `finish` at the end."""
 
     def __init__(self, *, project: Project, completions: Iterable[UUID], ids: Iterable[UUID]) -> None:
         self.project = project
+        self.flagged: set[UUID] = set()
         self.place = 0  # of the item that is being recorded
         self.changed: dict[int, Any] = {}  # place -> (row, is_replay) or Problem, where it came out otherwise
         self.completions = {
@@ -65,6 +67,11 @@ class Batch:
     def note(self, row: Any) -> None:
         """A row that was inserted by itself."""
         self._ids.add(row.pk)
+
+    def finish(self) -> None:
+        """Insert what waits, and weigh the flags of all: once, so that the answers are locked in order."""
+        self.flush()
+        weigh_flags(project=self.project, completions=self.flagged)
 
     def flush(self) -> None:
         """Insert what waits."""

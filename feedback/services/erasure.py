@@ -24,6 +24,7 @@ from feedback.models import (
     Preference,
     RaterEvent,
     Rating,
+    SetAside,
     Standing,
     Task,
 )
@@ -99,6 +100,7 @@ def erase_about(person: Person) -> None:
             tasks = list(leased.values_list("task", flat=True))
             Task.objects.filter(pk__in=tasks, held__gt=0).update(held=F("held") - 1)
             leased.delete()
+        SetAside.objects.filter(project=person.project, released_by=person.user).update(released_by=None)
     for rows in _about(person).values():
         rows.delete()
 

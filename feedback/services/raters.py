@@ -14,6 +14,7 @@ from django.db import transaction
 
 from feedback.models import Assignment, RaterEvent, Standing
 from feedback.services.judge import Judge
+from feedback.services.set_aside import weigh_flags_of
 from feedback.services.standings import locked_standing
 from feedback.services.workbench import workbench_of
 from projects.errors import Conflict, Invalid
@@ -117,6 +118,8 @@ def _change(project: Project, rater: User, actor: Actor, kind: str, reason: str)
     _append(standing, actor, kind, reason)
     standing.status, standing.reason = status, reason[:300]
     standing.save(update_fields=["status", "reason"])
+    if kind in (RaterEvent.Kind.QUARANTINED, RaterEvent.Kind.RESTORED):
+        weigh_flags_of(project=project, rater=rater)
     if kind == RaterEvent.Kind.QUARANTINED:
         record_event(
             project=project, name="rater.quarantined", data={"rater": rater.pk, "reason": standing.reason}

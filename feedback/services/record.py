@@ -24,6 +24,7 @@ from feedback.models import Assignment, Candidate, Correction, Feedback, Flag, P
 from feedback.services import checks
 from feedback.services.batch import Batch
 from feedback.services.judge import Judge
+from feedback.services.set_aside import weigh_flags
 from inference.artifact import canonical_json
 from inference.models import Completion
 from projects.access import may
@@ -161,7 +162,10 @@ def record_flag(
     comment: str = "",
     **common: Unpack[Common],
 ) -> tuple[Flag, bool]:
-    """The flag and whether it is a replay. A judge may raise several flags of different reasons."""
+    """The flag and whether it is a replay. A judge may raise several flags of different reasons.
+
+    Where it is enough, the answer is set aside in the same transaction (services/set_aside.py).
+    """
     said = {"completion": completion_id, "reason": reason, "comment": comment}
     digest = _digest("flag", judge, common, said)
     if first := _first(Flag, project, digest, common):
@@ -173,9 +177,16 @@ def record_flag(
             code="unknown_reason",
         )
     checks.check_comment(comment)
-    completion = _judged(project, judge, completion_id, common)
+    completion = _judged(project, judge, completion_id, common, is_flag=True)
     row = Flag(completion=completion, reason=reason, comment=comment)
-    return _append(row, project, judge, common, digest, same={"completion": completion, "reason": reason})
+    same = {"completion": completion, "reason": reason}
+    with transaction.atomic():
+        recorded = _append(row, project, judge, common, digest, same=same)
+        if (batch := common.get("batch")) is not None:
+            batch.flagged.add(completion.pk)  # weighed at its end
+        else:
+            weigh_flags(project=project, completions=[completion.pk])
+    return recorded
 
 
 @transaction.atomic
@@ -195,6 +206,8 @@ def retract_feedback(*, project: Project, judge: Judge, feedback_id: UUID) -> tu
     row.refresh_from_db(fields=["retracted"])
     if retracted and row.assignment is not None:
         free_place(row.assignment)
+    if retracted and isinstance(row, Flag):
+        weigh_flags(project=project, completions=[row.completion_id])
     if retracted and not _is_own(row, judge):
         actor = Actor(user=judge.user, api_key=judge.api_key)
         record_audit(project=project, actor=actor, action="feedback.retracted", subject=f"{kind}:{row.pk}")
@@ -236,7 +249,9 @@ def candidate_set(ids: Sequence[UUID]) -> str:
     return hashlib.sha256(",".join(sorted(str(one) for one in ids)).encode()).hexdigest()
 
 
-def _judged(project: Project, judge: Judge, completion_id: UUID, common: Common) -> Completion:
+def _judged(
+    project: Project, judge: Judge, completion_id: UUID, common: Common, *, is_flag: bool = False
+) -> Completion:
     ids = [completion_id]
     [completion] = checks.judgeable_completions(
         project,
@@ -244,6 +259,7 @@ def _judged(project: Project, judge: Judge, completion_id: UUID, common: Common)
         ids,
         param="completion_id",
         is_shown=_is_shown(common, ids),
+        is_flag=is_flag,
         known=_known(common),
     )
     return completion

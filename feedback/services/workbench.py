@@ -17,7 +17,7 @@ from projects.services import Actor, record_audit
 SETTINGS = (
     "weights", "random_share", "overlap", "live_share", "live_kind", "samples_conversations", "daily_cap",
     "gold_share", "qualification_tasks", "qualification_accuracy", "min_seconds", "reviews_disputes",
-    "review_below",
+    "review_below", "flag_raters",
 )  # fmt: skip
 
 

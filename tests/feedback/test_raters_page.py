@@ -72,7 +72,8 @@ def test_settings_guidelines_and_form_are_saved_and_only_changes_make_an_edition
         fields: dict[str, Any] = {
             name: getattr(bench, name)
             for name in ("random_share", "overlap", "live_share", "live_kind", "daily_cap", "gold_share",
-                         "qualification_tasks", "qualification_accuracy", "min_seconds", "review_below")
+                         "qualification_tasks", "qualification_accuracy", "min_seconds", "review_below",
+                         "flag_raters")
         }  # fmt: skip
         fields |= {f"weight-{name}": 0 for name in ("uncertain", "disagreement", "newest")}
         fields |= {"weight-random": 1, "reviews_disputes": "on"}

@@ -14,6 +14,7 @@ from django.utils import timezone
 from feedback.services.judge import Judge
 from feedback.services.record import (
     record_correction,
+    record_flag,
     record_preference,
     record_rating,
     retract_feedback,
@@ -259,3 +260,21 @@ def test_a_damaged_dataset_is_not_handed_out(cast: Cast):
     data[len(data) // 2] ^= 1
     shard.write_bytes(bytes(data))
     assert error_of(cast.get("datasets/1/rows"))["code"] == "dataset_damaged"
+
+
+def test_what_flags_set_aside_is_left_out_as_of_the_cutoff(cast: Cast):
+    [row, _] = judged(cast, 2)
+    shown = row.candidates.first().completion
+    before = timezone.now()
+    flag, _ = record_flag(
+        project=cast.project, judge=Judge(user=cast.carol), completion_id=shown.pk, reason="unsafe",
+        source="ui", is_shown=True,
+    )  # fmt: skip
+    aside = timezone.now()
+    assert compiled(cast, cutoff=before).rows == 2
+    without = compiled(cast, cutoff=aside)
+    assert (without.rows, without.drops) == (1, {"quarantined": 1})
+    retract_feedback(project=cast.project, judge=Judge(user=cast.carol), feedback_id=flag.pk)
+    assert compiled(cast).rows == 2
+    again = compiled(cast, cutoff=aside)  # it can still be made as it was
+    assert (again.digest, again.drops) == (without.digest, without.drops)

@@ -22,6 +22,7 @@ from django.db.models import BooleanField, F, Q, QuerySet, Value
 from django.db.models.expressions import RawSQL
 
 from feedback.models import Candidate, Correction, Preference, Rating
+from feedback.services.set_aside import set_aside_as_of
 from inference.models import Completion, Prompt
 from projects.models import Project
 from training.services.data import group
@@ -80,6 +81,7 @@ class _Reader:
         self.tags = set(filters.tags)
         self.versions = {_label(project, name) for name in filters.versions}
         self.raters = read_raters(project, cutoff)
+        self.set_aside = {str(id_): was for id_, was in set_aside_as_of(project, cutoff).items()}
         # Without a share of older rows the older judgements need not be read.
         self.since = filters.since if filters.replay_share else None
         if filters.per_rater_cap:
@@ -194,7 +196,7 @@ class _Reader:
         }
         wanted = _completions_of(batch)
         answers = {
-            row[0]: group.Answer(*row[1:])
+            row[0]: self._answer(*row)
             for row in _by_id(
                 Completion.objects, wanted, "text", "state", "finish_reason", "quarantined", "version_label"
             )
@@ -215,6 +217,13 @@ class _Reader:
                 self._fill(made, kind, rows, answers, is_gate)
             if made.preferences or made.ratings or made.corrections:
                 yield made
+
+    def _answer(
+        self, id_: str, text: str, state: str, finish_reason: str, quarantined: bool, version: str
+    ) -> group.Answer:
+        if self.set_aside:  # as it was then, not as it is now
+            quarantined = self.set_aside.get(hyphenated(id_), quarantined)
+        return group.Answer(text, state, finish_reason, quarantined, version)
 
     def _count_erased(self, parts: list[Part]) -> None:
         """Judgements of answers that went with the person who asked."""
