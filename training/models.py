@@ -94,6 +94,8 @@ class Pipeline(models.Model):
         FAILED = "failed", "failed"
         CANCELLED = "cancelled", "cancelled"
 
+    STOPPED = (Status.FAILED, Status.CANCELLED)
+
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="pipelines")
     number = models.PositiveIntegerField()

@@ -44,10 +44,11 @@ from projects.services.hourly import sums
 from tests.cast import Cast, error_of
 from tests.training.conftest import judged
 from tests.training.test_lineage import taught
-from training.models import Dataset, Erasure, Run
+from training.models import Dataset, Erasure, Pipeline, Run
 from training.services import erasure as service
 from training.services.compiler import ErasedMeanwhile, compile_dataset
 from training.services.erasure import find_person, request_erasure, run_erasure, tick_erasures
+from training.services.numbers import create_numbered
 
 MARK = "xyzzymarker"  # in every text of the person, and in no other
 END_USER = f"customer-{MARK}"
@@ -380,6 +381,38 @@ def test_one_button_trains_without_them(world: Cast):
     assert run.dataset.manifest["erasures"] == {"people": 1, "judgements": 4}
     erase(world, subject="nobody in particular")
     assert world.post("erasures/2/retrain", {}, key=world.manage_key).status_code == 404
+
+
+def test_what_went_on_with_an_adapter_does_so_again(world: Cast):
+    others = Dataset.objects.get(number=1)
+    first = taught(world, others, number=3)["version"]
+    taught(world, Dataset.objects.get(number=2), number=4, start=first)
+    erase(world, user="bob")
+    answer = world.post("erasures/1/retrain", {}, key=world.manage_key)
+    assert answer.status_code == 201, answer.content
+    assert Run.objects.get(number=answer.json()["number"]).start == first
+    Run.objects.filter(version__number=4).update(
+        start=Version.objects.get(number=2)
+    )  # which learned from bob
+    answer = world.post("erasures/1/retrain", {}, key=world.manage_key)
+    assert (answer.status_code, error_of(answer)["code"]) == (409, "start_erased")
+
+
+def test_what_a_pipeline_made_of_them_is_made_by_it_anew(world: Cast):
+    caps = {"per_prompt_cap": 5}
+    pipeline = create_numbered(
+        Pipeline, project=world.project, name="reward-rloo", stages=["reward", "rloo"], filters=caps
+    )
+    data = Dataset.objects.get(number=2)
+    of_first: Any = {"kind": "reward", "method": "reward", "pipeline": pipeline, "stage": 0}
+    judge = taught(world, data, number=3, **of_first)["version"]
+    taught(world, data, number=4, method="rloo", reward=judge, pipeline=pipeline, stage=1)
+    erase(world, user="bob")
+    answer = world.post("erasures/1/retrain", {}, key=world.manage_key)
+    assert answer.status_code == 201, answer.content
+    run = Run.objects.get(number=answer.json()["number"])
+    assert run.pipeline is not None and run.pipeline != pipeline
+    assert (run.method, run.pipeline.name, run.pipeline.filters) == ("reward", "reward-rloo", caps)
 
 
 def test_the_command_says_first_and_does_with_yes(world: Cast):

@@ -101,6 +101,22 @@ def test_a_failure_stops_it_with_its_cause(kitchen: Cast):
     assert pipeline.runs.count() == 1
 
 
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_stage_that_is_resumed_takes_its_pipeline_along(kitchen: Cast, end: str):
+    pipeline = begin(kitchen)
+    Run.objects.update(status=end)
+    tick_pipelines()
+    pipeline.refresh_from_db()
+    assert (pipeline.status, pipeline.finished is None) == (end, False)
+    assert kitchen.post("runs/1/resume", {}, key=kitchen.manage_key).status_code == 200
+    tick_pipelines()
+    pipeline.refresh_from_db()
+    assert (pipeline.status, pipeline.finished) == ("running", None)
+    assert pipeline.message == "Run 1, reward, is queued: stage 1 of 2."
+    finish(pipeline.runs.get())
+    assert tick_pipelines() == 1, "the next stage begins"
+
+
 def test_a_stage_that_cannot_begin_stops_it_too(kitchen: Cast):
     pipeline = begin(kitchen)
     version = finish(pipeline.runs.get())
@@ -124,9 +140,26 @@ def test_by_rest_it_is_one_thing(kitchen: Cast):
     assert kitchen.post("pipelines", {"name": "reward-rloo"}).status_code == 403
 
 
+def test_its_filters_are_those_of_each_stage_that_reads_judgements(kitchen: Cast):
+    filters = {"per_prompt_cap": 1, "since": "2020-01-01T00:00:00Z"}
+    made = kitchen.post(
+        "pipelines", {"name": "reward-rloo", "filters": filters}, key=kitchen.manage_key
+    ).json()
+    assert made["filters"] == filters
+    [first] = Run.objects.all()
+    assert (first.dataset.filters["per_prompt_cap"], first.dataset.filters["since"]) == (1, filters["since"])
+    finish(first)
+    tick_pipelines()
+    second = Run.objects.get(stage=1)
+    assert second.dataset.filters["since"] == filters["since"]
+    assert second.dataset.filters["per_prompt_cap"] == 6, "bare prompts know no such cap"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        ({"name": "reward-rloo", "filters": {"since": "yesterday"}}, "filters.since"),
+        ({"name": "reward-rloo", "filters": {"per_head_cap": 1}}, "filters.per_head_cap"),
         ({"name": "ppo-reward"}, "name"),
         ({"name": "reward-rloo", "configs": {"dpo": {}}}, "config"),
         ({"name": "reward-rloo", "configs": {"reward": {"epochs": 0}}}, "config"),

@@ -148,6 +148,8 @@ def test_a_cancelled_run_has_a_button_to_go_on(two_runs: list[Run], cast: Cast):
     assert button not in cast.client.get(page).content.decode()
     Run.objects.filter(pk=run.pk).update(status=Run.Status.CANCELLED)
     assert button in cast.client.get(page).content.decode()
+    swapped = cast.client.get(page, headers={"HX-Request": "true"}).content.decode()
+    assert 'id="run-buttons" hx-swap-oob' in swapped and button in swapped, "an open page gets it too"
     assert cast.client.post(f"{page}resume").status_code == 302
     run.refresh_from_db()
     assert run.status == Run.Status.QUEUED

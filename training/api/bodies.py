@@ -116,10 +116,14 @@ class PolicyBody(StrictBody):
 
 
 class PipelineBody(StrictBody):
-    """Start a pipeline; `configs` is by method, what is not named takes its default."""
+    """Start a pipeline; `configs` is by method, what is not named takes its default.
+
+    `filters` are of the dataset of each stage, as far as they fit what it reads.
+    """
 
     name: Annotated[str, Field(max_length=20)]
     configs: dict[str, Any] = {}
+    filters: DatasetFilters = DatasetFilters()
 
 
 class SteerBody(StrictBody):

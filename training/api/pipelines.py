@@ -38,7 +38,11 @@ class StartPipeline(APIView):
         read_query(request)
         body = parse_body(PipelineBody, request.data)
         pipeline = start_pipeline(
-            project=key.project, name=body.name, configs=body.configs, actor=Actor(api_key=key)
+            project=key.project,
+            name=body.name,
+            configs=body.configs,
+            filters=body.filters.model_dump(mode="json", exclude_unset=True),
+            actor=Actor(api_key=key),
         )
         ring(tick_runs)
         return Response(PipelineSerializer(pipeline).data, status=201)

@@ -69,13 +69,14 @@ def find(job: Job) -> Handle | None:
         facts = process.info
         if (facts["cmdline"] or [])[-3:] != wanted or facts["status"] == psutil.STATUS_ZOMBIE:
             continue
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, psutil.Error):  # it ended between the looks
             if os.getsid(facts["pid"]) == facts["pid"]:
                 return {
                     "host": socket.gethostname(),
                     "pid": facts["pid"],
                     "started": facts["create_time"],
                     "launched": facts["create_time"],
+                    "fence": process.environ().get("RUN_FENCE", ""),
                 }
     return None
 

@@ -32,9 +32,10 @@ from projects.services import erasure as known
 from training.models import Compilation, Dataset, Erasure, Pipeline, Run
 from training.services.compiler import compile_dataset
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
-from training.services.descent import runs_from
+from training.services.descent import runs_from, versions_read
 from training.services.methods import METHODS
 from training.services.numbers import create_numbered
+from training.services.pipelines import start_pipeline
 from training.services.runs import RunOver, cancel_run, create_run
 
 LEASE = timedelta(minutes=10)
@@ -149,17 +150,38 @@ def run_erasure(id_: UUID) -> Erasure | None:
 def retrain_without(*, erasure: Erasure, actor: Actor) -> Run:
     """Compile anew what the person was taken out of, and train on it as the newest marked version was.
 
-    A marked reward model comes first, since others read it. Raises NotFound where nothing was trained on
-    them, and what compile_dataset and create_run raise.
+    What a pipeline made of marked versions is made by that pipeline anew, and its first run is returned. Else
+    a marked reward model comes first, since others read it; and where a run went on with an adapter, it does
+    so again. Raises NotFound where nothing was trained on them, Conflict for a marked adapter that cannot be
+    gone on with, and what compile_dataset and create_run raise.
     """
     if erasure.status != Erasure.Status.DONE:
         raise Conflict(f"Erasure {erasure.number} is not done yet.", code="erasure_unfinished")
     numbers = [one["number"] for one in erasure.versions]
-    runs = Run.objects.filter(project=erasure.project, version__number__in=numbers).select_related("dataset")
-    rewards = [run for run in runs if METHODS[run.method].makes == Version.Kind.REWARD]
-    newest = next(iter([*rewards, *runs]), None)
+    runs = Run.objects.filter(project=erasure.project, version__number__in=numbers).select_related(
+        "dataset", "start", "pipeline"
+    )
+    newest = runs.first()
     if newest is None:
         raise NotFound("No version learned from this person: there is nothing to train anew.")
+    marked = {run.version_id for run in runs}
+    if newest.pipeline is not None and marked.intersection(versions_read(newest)):
+        pipeline = start_pipeline(
+            project=erasure.project,
+            name=newest.pipeline.name,
+            configs=newest.pipeline.configs,
+            filters=newest.pipeline.filters,
+            actor=actor,
+        )
+        return pipeline.runs.get()
+    newest = next((run for run in runs if METHODS[run.method].makes == Version.Kind.REWARD), newest)
+    if newest.start_id in marked:
+        assert newest.start is not None  # noqa: S101 - it is marked
+        raise Conflict(
+            f"{newest.start.label}, which it went on with, learned from this person too. "
+            "Train one in its place first.",
+            code="start_erased",
+        )
     dataset = compile_dataset(
         project=erasure.project, format=newest.dataset.format, filters=newest.dataset.filters, actor=actor
     )
@@ -169,6 +191,7 @@ def retrain_without(*, erasure: Erasure, actor: Actor) -> Run:
         dataset=dataset,
         config=newest.config,
         reward=None,
+        start=newest.start,
         seed=newest.seed,
         actor=actor,
     )
@@ -246,8 +269,8 @@ def _remove_files(erasure: Erasure) -> None:
         for path in dataset.folder.glob("*.parquet"):
             path.unlink(missing_ok=True)
         for run in dataset.runs.all():
-            shutil.rmtree(run.folder / "dataset", ignore_errors=True)
-            shutil.rmtree(run.folder / "dataset.partial", ignore_errors=True)
+            for path in run.folder.glob("dataset*"):  # and copies that a killed start left
+                shutil.rmtree(path, ignore_errors=True)
             shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
             # A log can quote what is trained on, and rows of a judging run are answers.
             (run.folder / "log.txt").unlink(missing_ok=True)

@@ -13,8 +13,10 @@ Kind = Literal["preference", "correction", "rating"]
 Name = Annotated[str, Field(min_length=1, max_length=260)]
 Names = Annotated[list[Name], Field(max_length=200)]
 # What each format that reads no judgement still looks at.
-_OF_PROMPTS = frozenset({"since", "tags", "gate_overlap"})
-_OF_TEXT = frozenset({"since", "tags", "gate_overlap", "texts"})
+_READ = {
+    "prompts": frozenset({"since", "tags", "gate_overlap"}),
+    "text": frozenset({"since", "tags", "gate_overlap", "texts"}),
+}
 
 
 class DatasetFilters(StrictBody):
@@ -57,10 +59,16 @@ class DatasetFilters(StrictBody):
         return self.model_dump(mode="json")
 
 
+def fitting(filters: dict[str, Any], format_: str) -> dict[str, Any]:
+    """Those that say something about this format."""
+    read = _READ.get(format_)
+    return {name: value for name, value in filters.items() if read is None or name in read}
+
+
 def parse_filters(value: dict[str, Any] | None, format_: str = "preference") -> DatasetFilters:
     """Raises Invalid naming the first wrong filter, and one that says nothing about this format."""
     filters = parse_body(DatasetFilters, value or {})
-    read = {"prompts": _OF_PROMPTS, "text": _OF_TEXT}.get(format_)
+    read = _READ.get(format_)
     if read is not None:
         default = DatasetFilters()
         for name in DatasetFilters.model_fields:

@@ -17,9 +17,10 @@ from inference.models import Version
 from projects.errors import Conflict, Invalid, Problem
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
-from training.models import Dataset, Pipeline, Run
+from training.models import Pipeline, Run
 from training.recipes.config import ADAPTER_SHAPE
 from training.services.compiler import preview_dataset
+from training.services.filters import fitting
 from training.services.methods import (
     METHODS,
     check_config,
@@ -49,7 +50,6 @@ PIPELINES: dict[str, tuple[str, ...]] = {
         "sft-reward-ppo",
     )
 }
-_UNJUDGED = (Dataset.Format.PROMPTS, Dataset.Format.TEXT)  # formats that no filter of judgements fits
 
 
 class PipelineOver(Conflict):
@@ -200,7 +200,7 @@ def check_configs(stages: tuple[str, ...], configs: dict[str, Any]) -> None:
 
 def filters_for(method: str, filters: dict[str, Any]) -> dict[str, Any]:
     """Those that fit what the method reads: caps of judgements say nothing about bare prompts."""
-    return {} if find_method(method).dataset_format in _UNJUDGED else filters
+    return fitting(filters, find_method(method).dataset_format)
 
 
 def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:

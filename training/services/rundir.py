@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -33,11 +34,22 @@ def prepare(run: Run) -> None:
             verify(run.dataset.folder, expected_digest=run.dataset.digest)
         except ArtifactError as error:
             raise NotReady(f"Dataset {run.dataset.number} is damaged: {error}.") from error
-        partial = run.folder / "dataset.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(run.dataset.folder, partial)
-        partial.rename(dataset)
+        partial = run.folder / f"dataset.partial-{secrets.token_hex(4)}"  # another start may copy beside us
+        try:
+            shutil.copytree(run.dataset.folder, partial)
+            _put_in_place(partial, dataset)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     _write_spec(run)
+
+
+def _put_in_place(partial: Path, whole: Path) -> None:
+    """Whoever comes second finds the same files there."""
+    try:
+        partial.rename(whole)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def raise_fence(run: Run) -> str:
@@ -46,6 +58,14 @@ def raise_fence(run: Run) -> str:
     if run.folder.is_dir():  # a run that ends before it began has none
         write_atomically(run.folder / "fence", fence.encode())
     return fence
+
+
+def read_fence(run: Run) -> str:
+    """The start that the folder belongs to; empty before the first one."""
+    try:
+        return (run.folder / "fence").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _write_spec(run: Run) -> None:

@@ -170,8 +170,8 @@ def cancel_run(*, run: Run, actor: Actor) -> Run:
 def resume_run(*, run: Run, actor: Actor) -> Run:
     """Queue a run that was cancelled or failed once more. Ring the bell after it.
 
-    It goes on from its last checkpoint, where there is one, with all attempts before it. Raises RunNotOver,
-    and Conflict where its dataset was erased.
+    It goes on from its last checkpoint, where there is one, with all attempts before it, and so does the
+    pipeline that stopped with it. Raises RunNotOver, and Conflict where its dataset was erased.
     """
     if run.dataset.status == Dataset.Status.ERASED:
         raise Conflict(
@@ -191,6 +191,9 @@ def resume_run(*, run: Run, actor: Actor) -> Run:
     run.refresh_from_db()
     if not resumed:
         raise RunNotOver(f"Run {run.number} is {run.get_status_display()}: there is nothing to resume.")
+    Pipeline.objects.filter(runs=run, status__in=Pipeline.STOPPED).update(
+        status=Pipeline.Status.RUNNING, finished=None
+    )
     record_audit(project=run.project, actor=actor, action="run.resumed", subject=f"run:{run.number}")
     return run
 

@@ -87,11 +87,11 @@ def _start(run: Run) -> None:
     launcher = find_launcher(run.launcher)
     try:
         rundir.prepare(run)
+        fence = rundir.read_fence(run)
         handle = launcher.find(_job(run, fence=""))
-        launched = handle is None
         if handle is None:
-            # Whoever worked in this folder before is fenced out first.
-            handle = launcher.start(_job(run, fence=rundir.raise_fence(run)))
+            fence = rundir.raise_fence(run)  # whoever worked in this folder before is fenced out first
+            handle = launcher.start(_job(run, fence=fence))
     except rundir.NotReady as error:
         _fail(run, Run.Cause.DATA, str(error))
         return
@@ -100,11 +100,11 @@ def _start(run: Run) -> None:
         cause = Run.Cause.DISK if full else Run.Cause.INTERNAL
         _fail(run, cause, f"The run could not be started: {error}.")
         return
-    handle["events_from"] = run.events_offset
+    handle = {"fence": fence, **handle, "events_from": run.events_offset}
     # An interruption is nobody's fault: the start after it is no new attempt.
     attempt = run.attempt + (0 if run.handle.get("interrupted") else 1)
-    if not update_held(run, handle=handle, attempt=attempt) and launched:
-        launcher.cancel(handle)  # overtaken: the new owner starts its own
+    # Overtaken, nothing is noted: the new owner finds this child, or raised the fence before which it leaves.
+    update_held(run, handle=handle, attempt=attempt)
 
 
 def _job(run: Run, *, fence: str) -> Job:
@@ -190,6 +190,8 @@ def _why(run: Run, sight: Sight) -> tuple[str, str]:
         return str(said.data.get("cause")), str(said.data.get("message", ""))
     if sight.cause:
         return sight.cause, sight.reason
+    if run.handle.get("fence", "") != rundir.read_fence(run):
+        return "interrupted", "Another start of the run had taken its folder over."
     if code == -signal.SIGTERM:
         return "interrupted", "The child was asked to stop before it could hear it."
     if code is not None and code in _CODES:

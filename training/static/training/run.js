@@ -128,6 +128,5 @@ source.addEventListener("done", () => {
   source.close();
   lost.hidden = true;
   if (live.dataset.finished === "yes") return;
-  document.getElementById("cancel-place")?.remove();
   htmx.ajax("GET", location.pathname, { target: "#run-facts", swap: "innerHTML" });
 });
