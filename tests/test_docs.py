@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import URLPattern
 
 from demo.tastes import TASTES
 from tests import source
+from tests.routes import routes
 from tests.source import ROOT
 from training.models import Run
 from training.recipes.config import CONFIGS, TrainingConfig
@@ -142,20 +142,6 @@ def test_every_schedule_is_there():
 
 
 # --- routes ----------------------------------------------------------------------------------------------
-def routes() -> Iterator[tuple[str, URLPattern]]:
-    """(`/path/{name}`, pattern) of every address but the admin console's."""
-
-    def walk(found: list[URLPattern | URLResolver], before: str) -> Iterator[tuple[str, URLPattern]]:
-        for one in found:
-            path = before + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(one.pattern))
-            if isinstance(one, URLPattern):
-                yield path, one
-            elif not path.startswith("/admin/"):
-                yield from walk(one.url_patterns, path)
-
-    return walk(get_resolver().url_patterns, "/")
-
-
 def calls_of(pattern: URLPattern) -> dict[str, str]:
     """Method -> scope of an address for programs."""
     view = getattr(pattern.callback, "cls", None)
@@ -311,6 +297,17 @@ def test_every_relative_link_leads_to_a_file_and_its_heading(page: Path):
         if not target.is_file() or (anchor and anchor not in anchors(target)):
             broken.append(link)
     assert not broken, f"{page.name} has links that lead nowhere: {', '.join(broken)}"
+
+
+def test_each_threat_names_tests_that_are_there():
+    table = [
+        line for line in (ROOT / "docs/threat-model.md").read_text().splitlines() if line.startswith("| ")
+    ]
+    for line in table[1:]:
+        *_, who, _, _, tested = line.strip("| ").split(" | ")
+        assert spans(tested), f"docs/threat-model.md names no test for: {who}"
+        gone = [name for name in spans(tested) if not (ROOT / "tests" / name).is_file()]
+        assert not gone, f"docs/threat-model.md names tests that are not: {', '.join(gone)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

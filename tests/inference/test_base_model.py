@@ -264,4 +264,4 @@ def test_the_default_model_is_whole(real_model: Path) -> None:
     quick = "import sys; import inference.engine.base_model; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", quick], cwd=ROOT, check=True)
     done = command("default", real_model.parent)
-    assert done.stdout.strip() == str(real_model)
+    assert done.stdout.strip() == str(real_model.resolve())
