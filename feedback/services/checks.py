@@ -33,15 +33,14 @@ def judgeable_completions(
     *,
     param: str,
     is_shown: bool = False,
-    is_flag: bool = False,
     known: Mapping[UUID, Completion] | None = None,
 ) -> list[Completion]:
     """The completions in the order of `ids`. Raises NotFound for an unknown, foreign or private one.
 
     A member judges what was shown to them: the answers in their own conversations, and those that a task or a
     battle showed (`is_shown`). A program judges all of its project, which is its traffic; what was looked up
-    for it before is in `known`. Raises NotJudgeable for an answer that is running, failed or out of use; one
-    that was set aside can still be flagged.
+    for it before is in `known`. Raises NotJudgeable for an answer that is running, failed or erased. One that
+    was set aside is asked about no more, but what somebody says of it all the same is kept.
     """
     by_id = known if known is not None and judge.user is None else _visible(project, judge, ids, is_shown)
     for one in ids:
@@ -49,7 +48,7 @@ def judgeable_completions(
             raise NotFound(f"There is no completion {one} in this project.", param=param)
     completions = [by_id[one] for one in ids]
     for completion in completions:
-        refuse_unjudgeable(completion, param=param, is_flag=is_flag)
+        refuse_unjudgeable(completion, param=param)
     return completions
 
 
@@ -60,15 +59,17 @@ def _visible(project: Project, judge: Judge, ids: Sequence[UUID], is_shown: bool
     return {completion.pk: completion for completion in found}
 
 
-def refuse_unjudgeable(completion: Completion, *, param: str, is_flag: bool = False) -> None:
+def refuse_unjudgeable(completion: Completion, *, param: str) -> None:
     if completion.state == Completion.State.RUNNING:
         raise NotJudgeable(param=param)
     if completion.state == Completion.State.FAILED:
         raise NotJudgeable(
             "This answer broke off and cannot be judged. Ask again.", code="completion_failed", param=param
         )
-    if completion.quarantined and not (is_flag and completion.text):  # a tombstone has no text
-        raise NotJudgeable("This answer was taken out of use.", code="completion_quarantined", param=param)
+    if completion.quarantined and not completion.text:  # a tombstone
+        raise NotJudgeable(
+            "This answer was erased and cannot be judged.", code="completion_erased", param=param
+        )
 
 
 def check_rating(project: Project, aspect: str, value: int, reasons: Sequence[str]) -> None:

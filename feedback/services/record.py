@@ -177,15 +177,15 @@ def record_flag(
             code="unknown_reason",
         )
     checks.check_comment(comment)
-    completion = _judged(project, judge, completion_id, common, is_flag=True)
+    completion = _judged(project, judge, completion_id, common)
     row = Flag(completion=completion, reason=reason, comment=comment)
     same = {"completion": completion, "reason": reason}
+    if (batch := common.get("batch")) is not None:
+        batch.flagged.add(completion.pk)  # weighed at its end
+        return _append(row, project, judge, common, digest, same=same)
     with transaction.atomic():
         recorded = _append(row, project, judge, common, digest, same=same)
-        if (batch := common.get("batch")) is not None:
-            batch.flagged.add(completion.pk)  # weighed at its end
-        else:
-            weigh_flags(project=project, completions=[completion.pk])
+        weigh_flags(project=project, completions=[completion.pk])
     return recorded
 
 
@@ -249,9 +249,7 @@ def candidate_set(ids: Sequence[UUID]) -> str:
     return hashlib.sha256(",".join(sorted(str(one) for one in ids)).encode()).hexdigest()
 
 
-def _judged(
-    project: Project, judge: Judge, completion_id: UUID, common: Common, *, is_flag: bool = False
-) -> Completion:
+def _judged(project: Project, judge: Judge, completion_id: UUID, common: Common) -> Completion:
     ids = [completion_id]
     [completion] = checks.judgeable_completions(
         project,
@@ -259,7 +257,6 @@ def _judged(
         ids,
         param="completion_id",
         is_shown=_is_shown(common, ids),
-        is_flag=is_flag,
         known=_known(common),
     )
     return completion

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from feedback.errors import NotJudgeable
 from feedback.models import Task
 from feedback.services import checks
 from feedback.services.gold import check_gold
@@ -112,3 +113,9 @@ def _check_answers(kind: str, prompt: Prompt, completions: Sequence[Completion])
         raise Invalid("The answers are to another prompt.", param="completions")
     for completion in completions:
         checks.refuse_unjudgeable(completion, param="completions")
+        if completion.quarantined:
+            raise NotJudgeable(
+                "This answer was set aside by flags and is asked about no more. Release it first.",
+                code="completion_set_aside",
+                param="completions",
+            )

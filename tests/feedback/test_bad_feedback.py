@@ -80,7 +80,7 @@ WRONG: dict[str, Wrong] = {
     # what is judged
     "running": (lambda a: rating(a[4]), 422, "completion_unfinished", "completion_id"),
     "failed": (lambda a: rating(a[5]), 422, "completion_failed", "completion_id"),
-    "quarantined": (lambda a: rating(a[6]), 422, "completion_quarantined", "completion_id"),
+    "erased": (lambda a: rating(a[6]), 422, "completion_erased", "completion_id"),
     "one running": (lambda a: preference([a[0], a[4]], [1, 2]), 422, "completion_unfinished", "candidates"),
     "foreign": (lambda a: rating(a[7]), 404, "not_found", "completion_id"),
     "one foreign": (lambda a: preference([a[0], a[7]], [1, 2]), 404, "not_found", "candidates"),
@@ -103,15 +103,15 @@ WRONG: dict[str, Wrong] = {
 
 @pytest.fixture
 def answers(cast: Cast) -> Answers:
-    """Three answers to one prompt; then: to another prompt, running, failed, quarantined, of the garden."""
+    """Three answers to one prompt; then: to another prompt, running, failed, erased, of the garden."""
     prompt, same = cast.answered_prompt(answers=["In water.", "Eight minutes.", "No."])
     _, [other] = cast.answered_prompt("Why is the sky blue?", ["Air."])
     running = cast.answer(prompt, state="running")
     failed = cast.answer(prompt, "Eight", state="failed")
-    quarantined = cast.answer(prompt, "Bad words.")
-    Completion.objects.filter(pk=quarantined.pk).update(quarantined=True)
+    erased = cast.answer(prompt, "Bad words.")
+    Completion.objects.filter(pk=erased.pk).update(text="", quarantined=True)
     _, [foreign] = cast.answered_prompt(answers=["Plant it."], project=cast.garden)
-    return [*same, other, running, failed, quarantined, foreign]
+    return [*same, other, running, failed, erased, foreign]
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -72,7 +72,7 @@ def test_a_hundred_cost_a_handful_of_queries(cast: Cast, django_assert_max_num_q
             flag(answers[0], subject=str(number)),
         )
     ]
-    with django_assert_max_num_queries(26):
+    with django_assert_max_num_queries(40):  # a dozen of them set aside the answer that was flagged
         taken = cast.post("feedback/batch", {"items": items})
     assert {one["status"] for one in taken.json()["results"]} == {201}
     again = cast.post("feedback/batch", {"items": items})

@@ -336,7 +336,7 @@ def test_an_answer_put_out_of_use_takes_its_question_along(cast: Cast):
     prompt, answers = cast.answered_prompt()
     create_compare_task(project=cast.project, prompt=prompt, completions=answers)
     held = claim(cast)
-    Completion.objects.filter(pk=answers[0].pk).update(quarantined=True)
+    Completion.objects.filter(pk=answers[0].pk).update(text="", quarantined=True)  # erased
     with pytest.raises(NotJudgeable):
         say(held, "left")
     assert nothing_for(cast, cast.bob) and nothing_for(cast, cast.carol)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from feedback.errors import NotSetAside
+from feedback.errors import NotJudgeable, NotSetAside
 from feedback.models import Flag, SetAside, Task
 from feedback.services.erasure import erase_about
 from feedback.services.judge import Judge
@@ -21,7 +21,7 @@ from projects.errors import NotFound
 from projects.models import AuditEvent, User
 from projects.people import Person
 from projects.services import Actor, add_member
-from tests.cast import Cast, error_of
+from tests.cast import Cast
 from tests.feedback.judging import flag, rating
 from tests.feedback.test_races import post, together
 
@@ -68,9 +68,12 @@ def test_one_flag_of_a_reviewer_is_enough(cast: Cast, answers: list[Completion],
     row = flagged(cast, answers[0], getattr(cast, who), "spam")
     assert is_set_aside(answers[0])
     assert claim_task(project=cast.project, rater=cast.bob) is None
-    refused = cast.post("feedback", rating(answers[0]))
-    assert (refused.status_code, error_of(refused)["code"]) == (422, "completion_quarantined")
-    assert cast.post("feedback", rating(answers[1])).status_code == 201
+    assert cast.post("feedback", rating(answers[0])).status_code == 201  # it counts again with the answer
+    prompt = answers[0].prompt
+    with pytest.raises(NotJudgeable, match="set aside"):
+        create_compare_task(
+            project=cast.project, prompt=prompt, completions=[answers[0], cast.answer(prompt)]
+        )
     told = AuditEvent.objects.get(action="answer.set_aside")
     assert (told.subject, told.detail) == (f"completion:{answers[0].pk}", {"reasons": ["spam"], "judges": 1})
 
