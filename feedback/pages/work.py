@@ -15,6 +15,7 @@ from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from feedback.errors import AlreadyJudged
 from feedback.forms import as_uuid, optional_uuid, person
 from feedback.markdown import render_markdown
 from feedback.models import Assignment, Task
@@ -34,7 +35,7 @@ from feedback.services.workbench import workbench_of
 from feedback.worksheet import Worksheet
 from projects.access import project_for
 from projects.bodies import parse_json
-from projects.errors import Invalid
+from projects.errors import Conflict, Invalid
 from projects.ids import uuid7
 from projects.models import Membership, Project
 
@@ -86,12 +87,16 @@ def following(request: HttpRequest, slug: str) -> HttpResponse:
 def answer(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse:
     """Record what was said; the answer is the next question."""
     project = _project(request, slug)
-    answer_task(
-        assignment=_assignment(request, project, assignment_id),
-        answer=_said(request, "answer"),
-        seconds_spent=_seconds(request.POST.get("seconds", "")),
-        client_id=optional_uuid(request, "id"),
-    )
+    try:
+        answer_task(
+            assignment=_assignment(request, project, assignment_id),
+            answer=_said(request, "answer"),
+            seconds_spent=_seconds(request.POST.get("seconds", "")),
+            client_id=optional_uuid(request, "id"),
+        )
+    except AlreadyJudged as error:
+        sentence = gettext("You judged the same before, in another place or window, and that counts.")
+        raise Conflict(sentence, code=error.code) from error
     return _next(request, project)
 
 

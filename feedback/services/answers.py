@@ -19,7 +19,7 @@ from django.utils import timezone
 from pydantic import Field, model_validator
 
 from feedback.errors import AlreadyJudged, LeaseLost
-from feedback.models import Assignment, Feedback, Standing, Task
+from feedback.models import Assignment, Correction, Feedback, Rating, Standing, Task
 from feedback.services import checks
 from feedback.services.gold import is_met
 from feedback.services.judge import Judge
@@ -212,10 +212,23 @@ def _record(
             rows.append(rating)
         return rows
     if said.get("is_fine"):
-        rating, _ = record_rating(completion_id=ids[0], value=1, id=client_id, **common)
+        before = _said_before(Rating, mine, completion=ids[0], aspect="thumbs")
+        rating, _ = record_rating(completion_id=ids[0], value=1, id=client_id, supersedes=before, **common)
         return [rating]
-    correction, _ = record_correction(completion_id=ids[0], text=said["text"], id=client_id, **common)
+    before = _said_before(Correction, mine, completion=ids[0])
+    correction, _ = record_correction(
+        completion_id=ids[0], text=said["text"], id=client_id, supersedes=before, **common
+    )
     return [correction]
+
+
+def _said_before(model: type[Rating] | type[Correction], mine: Assignment, **same: Any) -> UUID | None:
+    """The rater's thumb from another task, or their better text from the chat: what is said now counts.
+
+    Such a task is not kept from them, as one to rate or compare is, since to correct is another question.
+    """
+    rows = model.objects.usable().filter(project=mine.project, judge=Judge(user=mine.rater).key, **same)
+    return rows.values_list("pk", flat=True).first()
 
 
 def _count(task: Task, standing: Standing, *, is_late: bool) -> None:

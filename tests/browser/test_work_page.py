@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from feedback.models import Assignment, Correction, Preference, Rating, Task
 from feedback.services.answers import answer_task
+from feedback.services.judge import Judge
 from feedback.services.queue import claim_task
+from feedback.services.record import record_preference
 from feedback.services.tasks import create_task, put_in_line
 from projects.services import Actor, update_project
 from tests.browser.cast import comparisons
@@ -105,6 +108,46 @@ def test_skips_and_undoes(page: Page, people: Cast, sign_in: Any) -> None:
         page.get_by_role("button", name="Undo").click()
     expect(page.locator(".question")).to_have_text(first)
     assert not Preference.objects.usable().exists()
+
+
+def test_what_was_judged_elsewhere_says_so_and_the_work_goes_on(
+    page: Page, people: Cast, sign_in: Any, console: Any
+) -> None:
+    console.allow("409")
+    comparisons(people, 3)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/")
+    expect(page.locator("#work")).to_have_attribute("data-ahead", "1")
+    shown = page.locator("#work form").get_attribute("data-assignment")
+    held = Assignment.objects.get(pk=shown or "")
+    ids = [UUID(one) for one in held.shown]
+    common: dict[str, Any] = {"judge": Judge(user=people.bob), "source": "ui", "is_shown": True}
+    record_preference(project=people.project, candidates=ids, ranks=[1, 2], **common)
+    page.keyboard.press("2")
+    expect(page.locator("#toasts")).to_contain_text("You judged the same before")
+    second = question(page)
+    page.keyboard.press("1")
+    expect(page.locator(".question")).not_to_have_text(second)
+    page.keyboard.press("1")
+    expect(page.get_by_text("Nothing is left for you just now")).to_be_visible()
+    assert Preference.objects.usable().count() == 3
+
+
+def test_what_is_refused_can_be_mended(page: Page, people: Cast, sign_in: Any, console: Any) -> None:
+    console.allow("422")
+    prompt, answers = people.answered_prompt("How long?", ["Eight minutes."])
+    create_task(project=people.project, kind="correct", prompt=prompt, completions=answers)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/")
+    text = page.get_by_role("textbox", name="As it should read")
+    text.fill("x" * 60_000)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#toasts .is-bad")).to_be_visible()
+    expect(text).to_have_value("x" * 60_000)  # nothing that was typed is gone
+    text.fill("Nine minutes.")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Nothing is left for you just now")).to_be_visible()
+    assert Correction.objects.get().text == "Nine minutes."
 
 
 def test_a_vote_without_a_network_is_kept_and_sent_later(

@@ -11,7 +11,9 @@ from django.utils import timezone
 from feedback.errors import AlreadyJudged, LeaseLost
 from feedback.models import Assignment, Correction, Preference, Rating, Task
 from feedback.services.answers import answer_task, save_draft
+from feedback.services.judge import Judge
 from feedback.services.queue import claim_task, queue_state, renew_lease, skip_task, undo_last
+from feedback.services.record import record_correction, record_rating
 from feedback.services.tasks import create_task
 from feedback.services.workbench import update_workbench
 from inference.models import Completion
@@ -101,6 +103,24 @@ def test_a_form_with_scales_makes_a_rating_for_each_aspect(cast: Cast):
     with pytest.raises(AlreadyJudged):
         answer_task(assignment=question, answer={"ratings": {"thumbs": 1, "accuracy": 2}})
     assert Rating.objects.count() == 2
+
+
+@pytest.mark.parametrize("said", [{"is_fine": True}, {"text": "A better answer."}])
+def test_who_has_rated_or_bettered_an_answer_may_still_be_asked_to_correct_it(
+    cast: Cast, said: dict[str, Any]
+):
+    """The newer word counts, and undone it is open again."""
+    task = ask(cast, "correct")
+    [answer] = task.completions.all()
+    question, judge = claim(cast), Judge(user=cast.bob)
+    common: dict[str, Any] = {"project": cast.project, "judge": judge, "source": "ui", "is_shown": True}
+    record_rating(completion_id=answer.pk, value=-1, **common)
+    record_correction(completion_id=answer.pk, text="Better.", **common)
+    [row] = answer_task(assignment=question, answer=said)
+    stands = type(row).objects.usable().get()
+    assert stands == row and stands.supersedes is not None
+    assert undo_last(project=cast.project, rater=cast.bob) is not None
+    assert not type(row).objects.usable().exists()
 
 
 @pytest.mark.parametrize(

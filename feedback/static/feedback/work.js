@@ -107,6 +107,13 @@ function leave(form, verdict, url, fields) {
   outbox.put({ url, body: body.toString() }).then(fetchAhead);
 }
 
+// An answer that was refused for what it says: its question is as it was where it is still on the page, and may come
+// again where it is not. What others answered meanwhile (409) is not asked again.
+function reopen(url) {
+  for (const assignment of answered) if (url.includes(assignment)) answered.delete(assignment);
+  if (isWaiting && url.includes(shown().dataset.assignment)) isWaiting = false;
+}
+
 async function undo() {
   if (!shown().querySelector("[name=undo]:not(:disabled)")) return;
   while (outbox.isSending && navigator.onLine) await new Promise((resolve) => setTimeout(resolve, 20));
@@ -176,6 +183,7 @@ async function ask(url, options) {
   if (!response) return { isSignedOut };
   if (response.ok) return { done: true, form: parse(text) };
   toast(refusal(response), { bad: true });
+  if (response.status === 422) reopen(url);
   return { done: true };
 }
 
