@@ -77,7 +77,7 @@ class CandidateInline(FactInline):
 @admin.register(Preference)
 class PreferenceAdmin(FeedbackAdmin):
     list_display = (
-        "__str__",
+        "ranks",
         "project",
         "rater",
         "subject",
@@ -88,6 +88,17 @@ class PreferenceAdmin(FeedbackAdmin):
     )
     list_filter = (*FeedbackAdmin.list_filter, "all_bad")
     inlines = (CandidateInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Preference]:
+        found: QuerySet[Preference] = super().get_queryset(request)
+        return found.prefetch_related("candidates")
+
+    @admin.display(description=gettext_lazy("Ranks, as shown"))
+    def ranks(self, row: Preference) -> str:
+        """`1 : 2` where the left one is better."""
+        if row.all_bad:
+            return gettext("all bad")
+        return " : ".join(str(side.rank) for side in row.candidates.all())
 
 
 @admin.register(Candidate)

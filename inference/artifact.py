@@ -58,7 +58,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest as written. Raises ArtifactError when it is missing or is no manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:  # people read it on a page: our paths say nothing to them
+        why = (error.strerror or "it cannot be read").lower()
+        raise ArtifactError(f"{folder.name} has no readable {MANIFEST}: {why}") from error
+    except ValueError as error:
         raise ArtifactError(f"{folder.name} has no readable {MANIFEST}: {error}") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise ArtifactError(f"{folder.name}/{MANIFEST} has no list of files")

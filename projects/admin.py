@@ -127,12 +127,16 @@ class ApiKeyAdmin(OperatorAdmin):
     """A key is made, shown once, and revoked; it is never changed."""
 
     form = ApiKeyForm
-    list_display = ("name", "project", "prefix", "scopes", "expires", "revoked", "last_used")
+    list_display = ("name", "project", "prefix", "may", "expires", "revoked", "last_used")
     list_filter = ("project", "revoked")
     list_select_related = ("project",)
     search_fields = ("name", "prefix")
     actions = ("revoke", "rotate")
     fields = ("project", "name", "scopes", "expires")
+
+    @admin.display(description=gettext_lazy("Scopes"))
+    def may(self, key: ApiKey) -> str:
+        return ", ".join(key.scopes)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

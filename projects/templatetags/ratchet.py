@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from django import template
 from django.templatetags.static import static
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import pgettext
+from django.utils.translation import gettext, pgettext
 
 register = template.Library()
 DASH = "\u2013"
@@ -166,6 +167,57 @@ def changes(detail: dict[str, dict[str, object]]) -> list[tuple[str, object, obj
     """(name, before or None, after) of each value that an audit event says was changed."""
     before, after = detail.get("before", {}), detail.get("after", {})
     return [(name, before.get(name), value) for name, value in after.items()]
+
+
+@register.filter
+def policy_label(name: str) -> str:
+    """A field of a policy as its page calls it."""
+    labels = {
+        "is_enabled": gettext("Runs start by themselves"),
+        "cron": gettext("At times (cron)"),
+        "min_new_judgements": gettext("After so many new judgements"),
+        "method": gettext("Method or pipeline"),
+        "per_rater_cap": gettext("Most judgements of one rater"),
+        "per_prompt_cap": gettext("Most rows of one prompt"),
+        "config": pgettext("policy", "Settings"),
+        "day_hours": gettext("Device hours a day"),
+        "week_hours": gettext("Device hours in seven days"),
+        "asks_raters": gettext("Raters are asked to compare its answers blind"),
+        "margin": gettext("Margin"),
+        "min_battles": gettext("Least judged gate prompts"),
+        "approval": gettext("Who lets it serve"),
+        "promotion": gettext("Promotion"),
+        "canary_minutes": gettext("Minutes at each share"),
+        "canary_answers": gettext("Answers at each share"),
+        "canary_judgements": gettext("Judgements at each share"),
+        "watch_hours": gettext("Hours of watch"),
+    }
+    return labels.get(name, words(name))
+
+
+@register.filter
+def plainly(value: object) -> str:
+    """A value of a setting: yes and no, a dash for nothing, JSON as it is written, numbers without .0."""
+    if isinstance(value, bool):
+        return gettext("yes") if value else gettext("no")
+    if isinstance(value, dict | list) and value:
+        return json.dumps(value, ensure_ascii=False)
+    return DASH if value in (None, "", {}, []) else compact(value)
+
+
+@register.filter
+def cause_label(cause: str) -> str:
+    """Why a run failed, in a word or two."""
+    labels = {
+        "oom": pgettext("cause", "out of memory"),
+        "diverged": pgettext("cause", "it diverged"),
+        "data": pgettext("cause", "its data"),
+        "lost": pgettext("cause", "nobody heard of it any more"),
+        "timeout": pgettext("cause", "time ran out"),
+        "disk": pgettext("cause", "the disk is full"),
+        "internal": pgettext("cause", "an error of ours"),
+    }
+    return labels.get(cause, cause)
 
 
 @register.filter

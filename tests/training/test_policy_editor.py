@@ -152,7 +152,7 @@ def test_the_page_saves_and_shows_what_it_was(cast: Cast, ada: Client):
         1,
     )
     page = ada.get("/p/kitchen/policy/").content.decode()
-    assert "<code>cron</code>" in page and 'value="0 3 * * *"' in page
+    assert "At times (cron): <strong>0 3 * * *</strong>" in page and 'value="0 3 * * *"' in page
     for version in ("0", "9" * 5000):
         stale = ada.post("/p/kitchen/policy/change", {**sent, "version": version}).content.decode()
         assert "Somebody else changed the policy" in stale

@@ -77,6 +77,13 @@ def what_it_says(row: Feedback) -> str:
         if row.all_bad:
             return said_of("judgement", "all are bad")
         ranks = [side.rank for side in row.candidates.all()]
+        match ranks:
+            case [int(left), int(right)] if left == right:
+                return said_of("judgement", "both are the same")
+            case [int(left), int(right)] if left < right:
+                return said_of("judgement", "the left one is better")
+            case [int(), int()]:
+                return said_of("judgement", "the right one is better")
         order = " : ".join(str(rank) for rank in ranks)
         return gettext("ranks %(order)s, as shown") % {"order": order}
     if isinstance(row, Flag):
