@@ -51,6 +51,10 @@ class ShownAnswer:
         return self.completion.state == Completion.State.FAILED
 
     @property
+    def is_set_aside(self) -> bool:
+        return self.completion.quarantined
+
+    @property
     def was_stopped(self) -> bool:
         return self.completion.state == Completion.State.STOPPED
 

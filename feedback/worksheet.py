@@ -11,8 +11,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from feedback.markdown import render_markdown
-from feedback.models import Assignment, Task
-from feedback.threads import reason_label
+from feedback.models import Assignment, Flag, Task
+from feedback.threads import flag_label, reason_label
 from inference.models import Completion
 from projects.form import Aspect
 
@@ -25,6 +25,7 @@ REASON_KEYS = "qwertyiopasdfhjklzxvnm".translate(str.maketrans("", "", "bcefgsu"
 class Sheet:
     """An answer on the desk."""
 
+    id: UUID
     letter: str
     html: SafeString
     text: str
@@ -93,11 +94,25 @@ class Worksheet:
     draft: str  # JSON, for the page's script
     said: list[str]  # of a review: what each rater said, in words
 
+    @property
+    def flag_choices(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """For each answer what it is called, and (value, label) of each reason to flag it."""
+        names = [gettext("Answer %(letter)s") % {"letter": sheet.letter} for sheet in self.sheets]
+        if len(names) == 2:
+            names = [gettext("Left answer"), gettext("Right answer")]
+        return [
+            (
+                name if len(names) > 1 else "",
+                [(f"{one.id}:{key}", flag_label(key)) for key in Flag.Reason.values],
+            )
+            for name, one in zip(names, self.sheets, strict=True)
+        ]
+
     @classmethod
     def of(cls, assignment: Assignment) -> Self:
         task = assignment.task
         texts = dict(Completion.objects.filter(pk__in=assignment.shown).values_list("pk", "text"))
-        shown = [texts[UUID(one)] for one in assignment.shown]
+        shown = [(UUID(one), texts[UUID(one)]) for one in assignment.shown]
         asks = task.asks
         if asks == Task.Kind.COMPARE:
             asks = "pair" if len(shown) == 2 else "rank"
@@ -108,8 +123,8 @@ class Worksheet:
             history=task.prompt.messages[:-1],
             question=task.prompt.question,
             sheets=[
-                Sheet(letter, render_markdown(text), text)
-                for letter, text in zip(LETTERS, shown, strict=False)
+                Sheet(id_, letter, render_markdown(text), text)
+                for letter, (id_, text) in zip(LETTERS, shown, strict=False)
             ],
             questions=[Question.of(aspect) for aspect in form.aspects] if form else [],
             takes_comment=form.comment if form else asks in ("pair", "rank"),

@@ -143,6 +143,7 @@ def _shown(battle: Battle) -> dict[str, Any]:
             "id": completion.pk,
             "is_running": is_running,
             "is_whole": completion.state == Completion.State.FINISHED,
+            "is_set_aside": completion.quarantined,
             "was_cut": completion.finish_reason == "length",
             "html": "" if is_running else render_markdown(completion.text),
             "is_chosen": battle.verdict in (name, "tie"),
@@ -154,6 +155,7 @@ def _shown(battle: Battle) -> dict[str, Any]:
         "sides": sides,
         "question": battle.left.prompt.question,
         "is_broken": is_broken(battle),
+        "is_set_aside": battle.left.quarantined or battle.right.quarantined,
         "is_recorded": battle.preference_id is not None,
         "is_same_version": bool(battle.verdict) and battle.left.version_id == battle.right.version_id,
     }

@@ -153,6 +153,7 @@ def flag(request: HttpRequest, slug: str, completion_id: UUID) -> HttpResponse:
             source=Feedback.Source.UI,
             id=optional_uuid(request, "id"),
         )
+    completion.refresh_from_db(fields=["quarantined"])  # it may have been set aside
     return _answer(request, project, completion)
 
 

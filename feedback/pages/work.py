@@ -24,6 +24,7 @@ from feedback.services.queue import (
     FOR_RATERS,
     assignment_for,
     claim_task,
+    flag_task,
     queue_state,
     renew_lease,
     skip_task,
@@ -107,6 +108,21 @@ def skip(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse:
     project = _project(request, slug)
     reason = request.POST.get("reason", "")
     skip_task(assignment=_assignment(request, project, assignment_id), reason=reason)
+    return _next(request, project)
+
+
+@login_required
+@require_POST
+def flag(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse:
+    """Flag one of the answers, and give the question to others; the answer is the next one."""
+    project = _project(request, slug)
+    completion_id, _, reason = request.POST.get("flag", "").partition(":")
+    flag_task(
+        assignment=_assignment(request, project, assignment_id),
+        completion_id=as_uuid(completion_id, "flag"),
+        reason=reason,
+        client_id=optional_uuid(request, "id"),
+    )
     return _next(request, project)
 
 

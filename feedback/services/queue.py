@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,11 +18,11 @@ from django.db import transaction
 from django.db.models import Exists, F, FilteredRelation, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from feedback.errors import LeaseLost
-from feedback.models import Assignment, Preference, Rating, Standing, Task, Workbench
+from feedback.errors import AlreadyJudged, LeaseLost
+from feedback.models import Assignment, Feedback, Preference, Rating, Standing, Task, Workbench
 from feedback.services.draw import draw_tasks
 from feedback.services.judge import Judge
-from feedback.services.record import free_place, retract_feedback
+from feedback.services.record import free_place, record_flag, retract_feedback
 from feedback.services.sources import sweep_answers
 from feedback.services.standings import locked_standing, must_qualify
 from feedback.services.workbench import workbench_of
@@ -218,8 +219,29 @@ def skip_task(*, assignment: Assignment, reason: str = "") -> bool:
 
 
 @transaction.atomic
+def flag_task(
+    *, assignment: Assignment, completion_id: UUID, reason: str, client_id: UUID | None = None
+) -> bool:
+    """Flag an answer that the rater was shown, and skip the task; the same again is once. As `skip_task`.
+
+    The flag comes first: it may set the answer aside, which locks answers before tasks.
+    """
+    with suppress(AlreadyJudged):  # flagged elsewhere
+        record_flag(
+            project=assignment.project,
+            judge=Judge(user=assignment.rater),
+            completion_id=completion_id,
+            reason=reason,
+            source=Feedback.Source.UI,
+            id=client_id,
+            assignment=assignment,
+        )
+    return skip_task(assignment=assignment, reason=f"flagged: {reason}")
+
+
+@transaction.atomic
 def undo_last(*, project: Project, rater: User) -> Assignment | None:
-    """Take back the rater's last answer or skip: the judgement is retracted and the question is theirs again.
+    """Take back the rater's last answer or skip: what was said is retracted and the question is theirs again.
 
     What was said becomes the draft. None when there is nothing to undo. Raises LeaseLost when others took the
     place of a skipped task.
@@ -229,6 +251,8 @@ def undo_last(*, project: Project, rater: User) -> Assignment | None:
     last = closed.order_by("-closed").first()
     if last is None:
         return None
+    for flag in last.flags.usable():  # before the task is locked, as it may bring an answer back into use
+        retract_feedback(project=project, judge=Judge(user=rater), feedback_id=flag.pk)
     task = locked_task(last.task_id)
     last = Assignment.objects.select_related(*_LIVE).get(pk=last.pk)
     if last.state == Assignment.State.DONE:
@@ -238,6 +262,8 @@ def undo_last(*, project: Project, rater: User) -> Assignment | None:
         standing.answered = max(0, standing.answered_on(timezone.localdate()) - 1)
         standing.save(update_fields=["answered"])
         task = locked_task(last.task_id)
+    if not task.is_open and not _usable_answers(task):
+        raise LeaseLost("An answer of that task was set aside meanwhile. Take the next one.")
     if not task.is_open or task.free <= 0:
         raise LeaseLost("Others have answered the task that you skipped. Take the next one.")
     Task.objects.filter(pk=task.pk).update(held=F("held") + 1)
@@ -361,7 +387,7 @@ def _untouched(tasks: QuerySet[Task], rater: User) -> QuerySet[Task]:
 def rows_of(assignment: Assignment) -> list[Preference | Rating]:
     """The feedback that the assignment's answer made and that still stands."""
     found: list[Preference | Rating] = []
-    for name in ("preferences", "ratings", "corrections", "flags"):
+    for name in ("preferences", "ratings", "corrections"):  # a flag answers no question
         found += list(getattr(assignment, name).usable())
     return found
 

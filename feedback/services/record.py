@@ -200,12 +200,13 @@ def retract_feedback(*, project: Project, judge: Judge, feedback_id: UUID) -> tu
     kind = type(row).__name__.lower()
     if not (_is_own(row, judge) or _may_retract_any(project, judge)):
         raise NotFound("There is no such judgement in this project.", param="id")
-    if row.assignment is not None:
-        Task.objects.select_for_update(of=("self",)).get(pk=row.assignment.task_id)  # before any of its rows
+    place = None if isinstance(row, Flag) else row.assignment  # a flag answers no question
+    if place is not None:
+        Task.objects.select_for_update(of=("self",)).get(pk=place.task_id)  # before any of its rows
     retracted = type(row).objects.filter(pk=row.pk, retracted=None).update(retracted=timezone.now())
     row.refresh_from_db(fields=["retracted"])
-    if retracted and row.assignment is not None:
-        free_place(row.assignment)
+    if retracted and place is not None:
+        free_place(place)
     if retracted and isinstance(row, Flag):
         weigh_flags(project=project, completions=[row.completion_id])
     if retracted and not _is_own(row, judge):
@@ -220,7 +221,8 @@ def free_place(assignment: Assignment) -> bool:
 
     Nothing while a row of the answer still stands, such as another aspect of the same rating.
     """
-    if any(model.objects.usable().filter(assignment=assignment).exists() for model in KINDS.values()):
+    answers = [model for model in KINDS.values() if model is not Flag]
+    if any(model.objects.usable().filter(assignment=assignment).exists() for model in answers):
         return False
     task = Task.objects.select_for_update(of=("self",)).get(pk=assignment.task_id)
     done = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.DONE)

@@ -8,6 +8,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from feedback.services.judge import Judge
+from feedback.services.record import record_flag
 from tests.browser.cast import comparisons, somebody_erased, talk, turned_loop
 from tests.cast import Cast
 
@@ -20,6 +22,7 @@ PATHS = [
     "/p/kitchen/battle/",
     "/p/kitchen/leaderboard/",
     "/p/kitchen/taught/",
+    "/p/kitchen/set-aside/",
     "/p/kitchen/tasks/",
     "/p/kitchen/prompts/import",
     "/p/kitchen/raters/",
@@ -53,6 +56,17 @@ def places(people: Cast) -> list[str]:
     """The paths, with something on each page."""
     turned_loop(people)
     comparisons(people, 2)
+    for text in ("A flagged answer?", "Another one?"):
+        _, (flagged, _) = people.answered_prompt(text)
+        record_flag(
+            project=people.project,
+            judge=Judge(user=people.carol),
+            completion_id=flagged.pk,
+            reason="unsafe",
+            comment="Look at this: " + "z" * 120,
+            source="ui",
+            is_shown=True,
+        )
     somebody_erased(people)
     people.bob.is_staff = True  # an operator: sees both projects and all that managers see
     people.bob.save(update_fields=["is_staff"])

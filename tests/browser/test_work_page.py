@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from feedback.models import Assignment, Correction, Preference, Rating, Task
+from feedback.models import Assignment, Correction, Flag, Preference, Rating, Task
 from feedback.services.answers import answer_task
 from feedback.services.judge import Judge
 from feedback.services.queue import claim_task
@@ -348,3 +348,24 @@ def test_the_focus_goes_to_the_next_question(page: Page, people: Cast, sign_in: 
         expect(page.get_by_text(before, exact=True)).to_be_hidden()
         expect(page.locator(then)).to_be_focused()
     assert Preference.objects.count() == 2
+
+
+def test_an_answer_is_flagged_with_its_question_skipped_and_undone(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    comparisons(people, 2)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/")
+    first = question(page)
+    right = page.locator('[data-side="right"] .prose').inner_text()
+    page.locator("summary", has_text="Flag").press("Enter")  # by keyboard alone
+    choice = page.get_by_role("group", name="Right answer").get_by_role("button", name="Private data")
+    choice.focus()
+    choice.press("Enter")
+    expect(page.locator(".question")).not_to_have_text(first)
+    page.locator("body").press("u")
+    expect(page.locator(".question")).to_have_text(first)
+    flag = Flag.objects.get()
+    assert (flag.completion.text, flag.reason, flag.rater) == (right, "private", people.bob)
+    assert flag.retracted is not None
+    assert not Preference.objects.exists()

@@ -93,6 +93,12 @@ function skip(reason) {
   if (!isWaiting && isQuestion(form)) leave(form, "", form.dataset.skip, { reason });
 }
 
+// "answer:reason": the answer is flagged, and the question goes to others.
+function flag(value) {
+  const form = shown();
+  if (!isWaiting && isQuestion(form)) leave(form, "", form.dataset.flag, { flag: value });
+}
+
 function leave(form, verdict, url, fields) {
   clearTimeout(draftTimer);
   const body = new URLSearchParams({ id: form.elements.id.value, ...fields });
@@ -196,9 +202,10 @@ place.addEventListener("submit", (event) => {
   else if (event.submitter?.name === "verdict") desk?.vote(event.submitter.value);
 });
 place.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-answer], [data-skip-for]");
+  const button = event.target.closest("[data-answer], [data-skip-for], [data-flag-as]");
   if (!button) return;
   if ("skipFor" in button.dataset) skip(button.dataset.skipFor);
+  else if ("flagAs" in button.dataset) flag(button.dataset.flagAs);
   else if (button.dataset.answer === "all_bad") desk.allBad();
   else if (button.dataset.answer === "fine") desk.fine();
   else send(desk.answer());
