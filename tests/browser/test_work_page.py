@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from uuid import UUID
 
@@ -108,6 +109,22 @@ def test_skips_and_undoes(page: Page, people: Cast, sign_in: Any) -> None:
         page.get_by_role("button", name="Undo").click()
     expect(page.locator(".question")).to_have_text(first)
     assert not Preference.objects.usable().exists()
+
+
+def test_escape_leaves_what_is_typed_and_the_keys_are_heard_again(
+    page: Page, people: Cast, sign_in: Any
+) -> None:
+    prompt, answers = people.answered_prompt("How long?", ["Eight minutes."])
+    create_task(project=people.project, kind="correct", prompt=prompt, completions=answers)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/")
+    page.keyboard.press("e")
+    page.keyboard.type("fs")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("textbox", name="As it should read")).to_have_value(re.compile("fs"))
+    page.keyboard.press("f")
+    expect(page.get_by_text("Nothing is left for you just now")).to_be_visible()
+    assert Rating.objects.get().value == 1
 
 
 def test_what_was_judged_elsewhere_says_so_and_the_work_goes_on(

@@ -1,7 +1,7 @@
 // What every page does: dialogs, menus, keys, and refusals of htmx requests as toasts.
 
 import "./copy.js";
-import { bind } from "./keys.js";
+import { bind, isTyping } from "./keys.js";
 import "./session.js";
 import "./tables.js";
 import { offline, toast } from "./toast.js";
@@ -28,6 +28,8 @@ document.addEventListener("keydown", (event) => {
   if (menu) {
     menu.open = false;
     menu.querySelector("summary").focus();
+  } else if (isTyping(event.target) && !event.target.closest("dialog, [data-editor], .sidebar")) {
+    event.target.blur(); // so that the keys are heard again; Tab goes on from here
   }
 });
 
