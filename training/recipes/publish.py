@@ -129,7 +129,8 @@ def _probe(model: Any, saved: Path, probe_ids: list[int], device: Device) -> Non
         trained = model(input_ids=ids).logits.float()
         with as_reference(model):
             before = model(input_ids=ids).logits.float()
-        model.load_adapter(str(saved), adapter_name="reloaded")
+        # Without low_cpu_mem_usage PEFT draws random weights first, to overwrite them.
+        model.load_adapter(str(saved), adapter_name="reloaded", low_cpu_mem_usage=True)
         model.set_adapter("reloaded")
         reloaded = model(input_ids=ids).logits.float()
         model.set_adapter("default")
