@@ -520,11 +520,19 @@ _KINDS = ("ratings", "preferences", "corrections", "flags")
 
 
 class Compilation(models.Model):
-    """A preview or a dataset that a worker makes, since it is too large for a request."""
+    """A preview or a dataset too large for a request, which a worker makes; or what begins with one.
+
+    The run or pipeline that it begins has its id, so that a worker that died behind it begins no second one.
+    """
 
     class Kind(models.TextChoices):
         PREVIEW = "preview", "preview"
         BUILD = "build", "dataset"
+        RUN = "run", "run"
+        PIPELINE = "pipeline", "pipeline"
+        RETRAIN = "retrain", "training without a person"
+
+    BEGINNINGS = (Kind.RUN, Kind.PIPELINE, Kind.RETRAIN)
 
     class Status(models.TextChoices):
         WAITING = "waiting", "waiting"
@@ -537,8 +545,9 @@ class Compilation(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="compilations")
-    kind = models.CharField(max_length=7, choices=Kind.choices)
+    kind = models.CharField(max_length=8, choices=Kind.choices)
     format = models.CharField(max_length=12, choices=Dataset.Format.choices)
+    wanted = models.JSONField(default=dict, help_text="Of what begins with it: as its service is called.")
     filters = models.JSONField(default=dict)
     cutoff = models.DateTimeField()
     form = models.JSONField(default=list, help_text="What the page's form said, for its next button.")
@@ -570,3 +579,8 @@ class Compilation(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in self.ACTIVE
+
+    @property
+    def run(self) -> Run | None:
+        """The run that it began, of a pipeline the first one."""
+        return Run.objects.filter(Q(pk=self.pk) | Q(pipeline=self.pk)).order_by("stage").first()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from projects.services import Actor
 from tests.cast import Cast, error_of
 from tests.training.conftest import judged
 from tests.training.test_dataset_pages import FORM, page_of
-from training.models import Compilation, Dataset
+from tests.training.test_lineage import taught
+from training.models import Compilation, Dataset, Erasure, Run
 from training.services import compilations
 from training.services.compilations import (
     cancel_compilation,
@@ -26,6 +28,7 @@ from training.services.compilations import (
 )
 from training.services.compiler import compile_dataset, preview_dataset
 from training.services.data import rows
+from training.services.numbers import create_numbered
 
 # The thread that tells of the progress has a connection of its own, which sees what is committed.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -231,3 +234,109 @@ def test_by_rest_in_the_background(large: Cast):
     again = large.post(f"compilations/{look['id']}/cancel", {}, key=large.manage_key)
     assert (again.status_code, error_of(again)["code"]) == (409, "compilation_over")
     assert large.get(path, key=large.foreign_key).status_code == 404
+
+
+# --- what begins with one --------------------------------------------------------------------------------
+@pytest.fixture
+def huge(large: Cast) -> Cast:
+    """Enough to train on, and too much for a request."""
+    judged(large, 30, start=100)
+    return large
+
+
+def begun(cast: Cast, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """It is queued and done; what its compilation says in the end."""
+    said = cast.post(path, body, key=cast.manage_key)
+    assert (said.status_code, said.json()["status"]) == (202, "waiting"), said.content
+    assert not Run.objects.exclude(status="finished").exists()
+    tick_compilations()
+    done: dict[str, Any] = cast.get(f"compilations/{said.json()['id']}").json()
+    assert (done["status"], done["message"]) == ("done", "")
+    assert done["read"] <= done["total"]
+    return done
+
+
+def test_a_run_begins_with_a_worker(huge: Cast):
+    done = begun(huge, "runs", {"method": "dpo", "config": {"epochs": 3}, "seed": 7})
+    run = Run.objects.get(number=done["run"])
+    assert (run.status, run.seed, run.config["epochs"]) == ("queued", 7, 3)
+    same = compile_dataset(project=huge.project, cutoff=run.dataset.cutoff, actor=Actor(user=huge.ada))
+    assert run.dataset.digest == same.digest
+    again = huge.post("runs", {"dataset": run.dataset.number}, key=huge.manage_key)
+    assert again.status_code == 201, "what is compiled already is not read again"
+
+
+def test_a_pipeline_begins_with_a_worker(base_model: Path, huge: Cast):
+    done = begun(huge, "pipelines", {"name": "reward-rloo", "filters": {"per_prompt_cap": 3}})
+    run = Run.objects.get(number=done["run"])
+    assert run.pipeline is not None
+    assert (run.method, run.stage, run.pipeline.filters) == ("reward", 0, {"per_prompt_cap": 3})
+
+
+def test_a_training_without_a_person_begins_with_a_worker(huge: Cast):
+    dataset = compile_dataset(project=huge.project, actor=Actor(user=huge.ada))
+    taught(huge, dataset, number=2)
+    create_numbered(
+        Erasure, project=huge.project, status="done", mode="remove", pseudonym="x", versions=[{"number": 2}]
+    )
+    done = begun(huge, "erasures/1/retrain", {})
+    assert Run.objects.get(number=done["run"]).dataset.number == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("runs", {"method": "dpoo"}, 422),
+        ("runs", {"config": {"epoch": 3}}, 422),
+        ("runs", {"method": "rloo"}, 422),  # there is no reward model
+        ("runs", {"reward": "v9"}, 404),
+        ("pipelines", {"name": "dpo-dpo"}, 422),
+        ("erasures/9/retrain", {}, 404),
+    ],
+)
+def test_what_no_judgement_could_mend_is_refused_at_once(
+    large: Cast, path: str, body: dict[str, Any], status: int
+):
+    answer = large.post(path, body, key=large.manage_key)
+    assert answer.status_code == status
+    assert not Compilation.objects.exists()
+
+
+def test_what_the_judgements_do_not_allow_is_said_by_the_row(large: Cast):
+    job = large.post("runs", {}, key=large.manage_key).json()
+    tick_compilations()
+    done = large.get(f"compilations/{job['id']}").json()
+    assert (done["status"], done["run"]) == ("failed", None)
+    assert "needs at least 16 pairs" in done["message"]
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["runs", "pipelines"])
+def test_a_worker_that_died_behind_the_run_begins_no_second_one(
+    base_model: Path, huge: Cast, path: str, monkeypatch: pytest.MonkeyPatch
+):
+    huge.post(path, {} if path == "runs" else {"name": "reward-rloo"}, key=huge.manage_key)
+
+    def die(*args: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(compilations, "_write_down", die)
+        tick_compilations()
+    Compilation.objects.update(lease_until=timezone.now())  # a minute later
+    tick_compilations()
+    job = Compilation.objects.get()
+    assert (job.status, job.run) == ("done", Run.objects.get())
+
+
+def test_the_page_goes_on_to_the_run_by_itself(huge: Cast):
+    client = page_of(huge.ada)
+    answer = client.post("/p/kitchen/runs/start", {"method": "dpo"})
+    job = Compilation.objects.get()
+    page = f"/p/kitchen/datasets/jobs/{job.pk}/"
+    assert answer.headers["Location"] == page
+    assert "every 1s" in client.get(page).content.decode()
+    tick_compilations()
+    swapped = client.get(page, headers={"HX-Request": "true"})
+    assert swapped.headers["HX-Redirect"] == "/p/kitchen/runs/1/"
+    assert client.get(page).headers["Location"] == "/p/kitchen/runs/1/"

@@ -65,6 +65,7 @@ class PreviewSerializer(serializers.Serializer[Any]):
 
 class CompilationSerializer(serializers.ModelSerializer[Compilation]):
     dataset = serializers.IntegerField(source="dataset.number", default=None, allow_null=True)
+    run = serializers.SerializerMethodField(help_text="That it began; of a pipeline the first.")
     result = serializers.DictField(help_text="Of a preview that is done: as the answer to a dry run.")
     cutoff = UtcField()
     created = UtcField()
@@ -74,8 +75,13 @@ class CompilationSerializer(serializers.ModelSerializer[Compilation]):
         model = Compilation
         fields = [
             "id", "kind", "format", "filters", "cutoff", "status", "read", "total", "message", "dataset",
-            "result", "created", "finished",
+            "run", "result", "created", "finished",
         ]  # fmt: skip
+
+    @extend_schema_field(serializers.IntegerField(allow_null=True))
+    def get_run(self, compilation: Compilation) -> int | None:
+        run = compilation.run if compilation.kind in Compilation.BEGINNINGS else None
+        return None if run is None else run.number
 
 
 class DocumentsImportedSerializer(PromptsImportedSerializer):

@@ -18,15 +18,11 @@ from projects.idempotency import idempotent
 from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, UtcField, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import RunSerializer
-from training.models import Erasure
-from training.services.erasure import (
-    Foretold,
-    find_person,
-    foretell_erasure,
-    request_erasure,
-    retrain_without,
-)
+from training.api.answers import CompilationSerializer, RunSerializer
+from training.api.datasets import queued
+from training.models import Compilation, Erasure
+from training.services.compilations import begin
+from training.services.erasure import Foretold, find_person, foretell_erasure, request_erasure
 from training.tasks import ring, tick_erasures, tick_runs
 
 
@@ -126,14 +122,23 @@ class RetrainWithout(APIView):
     @extend_schema(
         operation_id="retrain_without",
         request=NothingBody,
-        responses={201: RunSerializer, 404: ErrorSerializer, 409: ErrorSerializer, 422: ErrorSerializer},
+        responses={
+            201: RunSerializer,
+            202: CompilationSerializer,
+            404: ErrorSerializer,
+            409: ErrorSerializer,
+            422: ErrorSerializer,
+        },
     )
     @idempotent(atomic=False)  # it compiles a dataset
     def post(self, request: Request, number: int) -> Response:
         key = key_of(request)
         read_query(request)
         parse_body(NothingBody, request.data)
-        run = retrain_without(erasure=find_erasure(key.project, number), actor=Actor(api_key=key))
+        wanted = {"erasure": find_erasure(key.project, number).number}
+        run = begin(project=key.project, kind="retrain", wanted=wanted, actor=Actor(api_key=key))
+        if isinstance(run, Compilation):
+            return queued(run)
         ring(tick_runs)
         return Response(RunSerializer(run).data, status=201)
 

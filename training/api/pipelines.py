@@ -15,37 +15,44 @@ from projects.idempotency import idempotent
 from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import PipelineSerializer
+from training.api.answers import CompilationSerializer, PipelineSerializer
 from training.api.bodies import PipelineBody
-from training.models import Pipeline
-from training.services.pipelines import cancel_pipeline, start_pipeline
+from training.api.datasets import queued
+from training.models import Compilation, Pipeline
+from training.services.compilations import begin
+from training.services.pipelines import cancel_pipeline
 from training.tasks import ring, tick_runs
 
 
 class StartPipeline(APIView):
-    """Queue the first run; each next one begins by itself when the one before is done."""
+    """Queue the first run; each next one begins by itself when the one before is done.
+
+    Where there are many judgements to compile first, a worker does it: 202 with the compilation.
+    """
 
     scopes = {"POST": "manage"}
 
     @extend_schema(
         operation_id="start_pipeline",
         request=PipelineBody,
-        responses={201: PipelineSerializer, 422: ErrorSerializer},
+        responses={201: PipelineSerializer, 202: CompilationSerializer, 422: ErrorSerializer},
     )
     @idempotent(atomic=False)  # it compiles a dataset
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)
         body = parse_body(PipelineBody, request.data)
-        pipeline = start_pipeline(
-            project=key.project,
-            name=body.name,
-            configs=body.configs,
-            filters=body.filters.model_dump(mode="json", exclude_unset=True),
-            actor=Actor(api_key=key),
-        )
+        wanted = {
+            "name": body.name,
+            "configs": body.configs,
+            "filters": body.filters.model_dump(mode="json", exclude_unset=True),
+        }
+        first = begin(project=key.project, kind="pipeline", wanted=wanted, actor=Actor(api_key=key))
+        if isinstance(first, Compilation):
+            return queued(first)
+        assert first.pipeline is not None  # noqa: S101 - it is the first of one
         ring(tick_runs)
-        return Response(PipelineSerializer(pipeline).data, status=201)
+        return Response(PipelineSerializer(first.pipeline).data, status=201)
 
 
 class ListPipelines(APIView):

@@ -11,40 +11,50 @@ from inference.services.references import find_version
 from projects.api.bodies import NothingBody
 from projects.bodies import parse_body
 from projects.idempotency import idempotent
+from projects.models import Project
 from projects.rest import ErrorSerializer, Paging, key_of, list_of, read_query
 from projects.services import Actor
-from training.api.answers import RunSerializer, RunShownSerializer
+from training.api.answers import CompilationSerializer, RunSerializer, RunShownSerializer
 from training.api.bodies import RunBody
-from training.api.datasets import find_dataset
-from training.services.runs import cancel_run, create_run, find_run, resume_run, runs_of
+from training.api.datasets import queued
+from training.models import Compilation
+from training.services.compilations import begin
+from training.services.runs import cancel_run, find_run, resume_run, runs_of
 from training.tasks import ring, tick_runs
 
 
 class CreateRun(APIView):
-    """Queue a run. What would make it fail is said here, before anything is queued."""
+    """Queue a run. What would make it fail is said here, before anything is queued.
+
+    Where there are many judgements to compile first, a worker does it: 202 with the compilation.
+    """
 
     scopes = {"POST": "manage"}
 
     @extend_schema(
-        operation_id="create_run", request=RunBody, responses={201: RunSerializer, 422: ErrorSerializer}
+        operation_id="create_run",
+        request=RunBody,
+        responses={201: RunSerializer, 202: CompilationSerializer, 422: ErrorSerializer},
     )
     @idempotent(atomic=False)  # it may compile a dataset
     def post(self, request: Request) -> Response:
         key = key_of(request)
         read_query(request)
         body = parse_body(RunBody, request.data)
-        run = create_run(
-            project=key.project,
-            method=body.method,
-            dataset=find_dataset(key.project, body.dataset) if body.dataset is not None else None,
-            config=body.config,
-            reward=None if body.reward is None else find_version(key.project, body.reward, param="reward"),
-            judged=None if body.judged is None else find_version(key.project, body.judged, param="judged"),
-            seed=body.seed,
-            actor=Actor(api_key=key),
-        )
+        wanted = {
+            **body.model_dump(),
+            "reward": _number(key.project, body.reward, param="reward"),
+            "judged": _number(key.project, body.judged, param="judged"),
+        }
+        run = begin(project=key.project, kind="run", wanted=wanted, actor=Actor(api_key=key))
+        if isinstance(run, Compilation):
+            return queued(run)
         ring(tick_runs)
         return Response(RunSerializer(run).data, status=201)
+
+
+def _number(project: Project, name: str | int | None, *, param: str) -> int | None:
+    return None if name is None else find_version(project, name, param=param).number
 
 
 class ListRuns(APIView):

@@ -26,10 +26,11 @@ from projects.models import Membership, Project
 from projects.numbers import read_whole
 from projects.services import Actor
 from projects.threaded import takes_long
-from training.models import Dataset, Evaluation, Pipeline, Policy, Rollout
+from training.models import Compilation, Dataset, Evaluation, Pipeline, Policy, Rollout
+from training.services.compilations import begin
 from training.services.evaluations import create_evaluation, decide
 from training.services.methods import METHODS, ROWS
-from training.services.pipelines import PIPELINES, cancel_pipeline, start_pipeline
+from training.services.pipelines import PIPELINES, cancel_pipeline
 from training.services.policy_changes import policy_of
 from training.services.promotion import promote_version, rollback_version
 from training.services.rollouts import (
@@ -39,8 +40,8 @@ from training.services.rollouts import (
     resume_rollout,
     roll_back_rollout,
 )
-from training.services.runs import cancel_run, create_run, find_run, resume_run
-from training.tasks import ring, tick_runs, tick_work
+from training.services.runs import cancel_run, find_run, resume_run
+from training.tasks import ring, tick_compilations, tick_runs, tick_work
 
 SHARES = {"100": 1.0, "25": 0.25, "5": 0.05, "1": 0.01}
 CANARY = "canary"  # in place of a share: it goes up by itself
@@ -76,13 +77,17 @@ def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpRespon
 @manager_action
 def start_run(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
     number = request.POST.get("dataset", "")
-    run = create_run(
-        project=project,
-        method=request.POST.get("method", "dpo"),
-        dataset=dataset_numbered(project, number) if number else None,
-        config=config_of(request.POST.get("config", "")),
-        actor=actor,
-    )
+    wanted = {
+        "method": request.POST.get("method", "dpo"),
+        "dataset": dataset_numbered(project, number).number if number else None,
+        "config": config_of(request.POST.get("config", "")),
+        "reward": None,
+        "judged": None,
+        "seed": 0,
+    }
+    run = begin(project=project, kind="run", wanted=wanted, actor=actor)
+    if isinstance(run, Compilation):
+        return followed(run)
     ring(tick_runs)
     messages.success(request, gettext("Run %(n)d waits for a trainer.") % {"n": run.number})
     return redirect("run", slug=project.slug, number=run.number)
@@ -106,14 +111,17 @@ def go_on_with_run(request: HttpRequest, project: Project, actor: Actor, number:
 
 @manager_action
 def begin_pipeline(request: HttpRequest, project: Project, actor: Actor) -> HttpResponse:
-    pipeline = start_pipeline(
-        project=project,
-        name=request.POST.get("name", ""),
-        configs=config_of(request.POST.get("config", "")),
-        actor=actor,
-    )
+    wanted = {
+        "name": request.POST.get("name", ""),
+        "configs": config_of(request.POST.get("config", "")) or {},
+        "filters": {},
+    }
+    first = begin(project=project, kind="pipeline", wanted=wanted, actor=actor)
+    if isinstance(first, Compilation):
+        return followed(first)
+    assert first.pipeline is not None  # noqa: S101 - it is the first of one
     ring(tick_runs)
-    messages.success(request, gettext("Pipeline %(n)d has begun.") % {"n": pipeline.number})
+    messages.success(request, gettext("Pipeline %(n)d has begun.") % {"n": first.pipeline.number})
     return redirect("runs", slug=project.slug)
 
 
@@ -215,6 +223,12 @@ def steer_rollout(request: HttpRequest, project: Project, actor: Actor, number: 
     act(rollout=rollout, actor=actor, reason=request.POST.get("reason", ""))
     messages.success(request, rollout.message)
     return redirect("versions", slug=project.slug)
+
+
+def followed(compilation: Compilation) -> HttpResponse:
+    """To the page that shows how far it is, and goes on by itself."""
+    ring(tick_compilations)
+    return redirect("compilation", slug=compilation.project.slug, compilation_id=compilation.pk)
 
 
 def choices_for(project: Project) -> dict[str, Any]:

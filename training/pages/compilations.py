@@ -24,11 +24,13 @@ from training.services.compilations import CompilationOver, cancel_compilation, 
 @never_cache
 @require_GET
 def compilation(request: HttpRequest, slug: str, compilation_id: UUID) -> HttpResponse:
-    """A dataset that is done is its own page; a preview stands where the other previews do."""
+    """What came of it has its own page; a preview stands where the other previews do."""
     project = project_for(request, slug, Membership.Role.MANAGER)
     found = _find(project, compilation_id)
     if found.dataset is not None:
         return redirected(request, "dataset", slug=slug, number=found.dataset.number)
+    if found.status == Compilation.Status.DONE and found.run is not None:
+        return redirected(request, "run", slug=slug, number=found.run.number)
     context: dict[str, Any] = {"project": project, "compilation": found}
     if found.result:
         context |= shown(preview_of(found))

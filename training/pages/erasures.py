@@ -20,9 +20,10 @@ from projects.people import Person
 from projects.services import Actor
 from projects.threaded import takes_long
 from training.api.erasures import ErasureSerializer
-from training.models import Erasure
-from training.pages.actions import manager_action
-from training.services.erasure import find_person, foretell_erasure, request_erasure, retrain_without
+from training.models import Compilation, Erasure
+from training.pages.actions import followed, manager_action
+from training.services.compilations import begin
+from training.services.erasure import find_person, foretell_erasure, request_erasure
 from training.tasks import ring, tick_erasures, tick_runs
 
 
@@ -107,7 +108,10 @@ def report(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 
 @manager_action
 def retrain(request: HttpRequest, project: Project, actor: Actor, number: int) -> HttpResponse:
-    run = retrain_without(erasure=_find(project, number), actor=actor)
+    wanted = {"erasure": _find(project, number).number}
+    run = begin(project=project, kind="retrain", wanted=wanted, actor=actor)
+    if isinstance(run, Compilation):
+        return followed(run)
     ring(tick_runs)
     messages.success(request, gettext("Run %(n)d learns without them.") % {"n": run.number})
     return redirect("run", slug=project.slug, number=run.number)

@@ -1,5 +1,7 @@
 """Previews and compilations too large for a request: a row that a worker works off, with a way out.
 
+So are runs and pipelines that begin with one (beginnings.py).
+
 The worker reads in one long transaction (a cursor on the server needs it), so what it says of its progress
 would not be seen before its end. A thread with a connection of its own says it once a second, renews the
 lease, and hears of a cancellation.
@@ -20,7 +22,8 @@ from feedback.models import Correction, Preference, Rating
 from projects.errors import Conflict, Problem
 from projects.models import Project
 from projects.services import Actor
-from training.models import Compilation, Erasure
+from training.models import Compilation, Dataset, Erasure, Pipeline, Run
+from training.services import beginnings
 from training.services.compiler import (
     ErasedMeanwhile,
     Preview,
@@ -72,6 +75,28 @@ def request_compilation(
         cutoff=moment,
         form=form or [],
         total=judgements_of(project),
+        user=actor.user,
+        api_key=actor.api_key,
+    )
+
+
+def begin(*, project: Project, kind: str, wanted: dict[str, Any], actor: Actor) -> Run | Compilation:
+    """Begin a run, a pipeline or a retraining at once; a row for a worker where there is much to read first.
+
+    Ring the bell of what comes back. `wanted` is beginnings.py's. Raises what its service does; where a
+    worker begins it only what is wrong whatever the judgements are, and the rest is the row's message.
+    """
+    format_, passes = beginnings.check(project, kind, wanted)
+    is_compiled = wanted.get("dataset") is None and format_ in Dataset.Format.values
+    if not is_compiled or not is_large(project):
+        return beginnings.begin(project, kind, wanted, actor=actor)
+    return Compilation.objects.create(
+        project=project,
+        kind=kind,
+        format=format_,
+        wanted=wanted,
+        cutoff=timezone.now(),
+        total=judgements_of(project) * passes,
         user=actor.user,
         api_key=actor.api_key,
     )
@@ -147,6 +172,13 @@ def _write_down(compilation: Compilation, done: dict[str, Any]) -> None:
 
 
 def _work(compilation: Compilation, watch: Watch) -> dict[str, Any]:
+    actor = Actor(user=compilation.user, api_key=compilation.api_key)
+    if compilation.kind in Compilation.BEGINNINGS:
+        if compilation.run is None:  # else a worker died behind it
+            Pipeline.objects.filter(pk=compilation.pk).delete()  # and this one before its first run
+            how: dict[str, Any] = {"actor": actor, "id_": compilation.pk, "watch": watch}
+            beginnings.begin(compilation.project, compilation.kind, compilation.wanted, **how)
+        return {"status": Compilation.Status.DONE}
     spec: dict[str, Any] = {
         "project": compilation.project,
         "format": compilation.format,
@@ -156,7 +188,6 @@ def _work(compilation: Compilation, watch: Watch) -> dict[str, Any]:
     }
     if compilation.kind == Compilation.Kind.PREVIEW:
         return {"status": Compilation.Status.DONE, "result": preview_json(preview_dataset(**spec))}
-    actor = Actor(user=compilation.user, api_key=compilation.api_key)
     return {"status": Compilation.Status.DONE, "dataset": compile_dataset(**spec, actor=actor)}
 
 
@@ -175,12 +206,14 @@ class _Teller(threading.Thread):
     def __init__(self, id_: UUID) -> None:
         super().__init__(name=f"compilation {id_}", daemon=True)
         self._id = id_
-        self._read = 0
+        self._read = self._before = 0  # in this pass over the judgements, and in those before it
         self._is_over = threading.Event()
         self._is_cancelled = threading.Event()
 
     def watch(self, read: int) -> None:
         """Called by the reader every so often. Raises Stopped when it was called off."""
+        if read < self._read:
+            self._before += self._read
         self._read = read
         if self._is_cancelled.is_set():
             raise Stopped
@@ -198,6 +231,6 @@ class _Teller(threading.Thread):
 
     def _tell(self) -> None:
         rows = Compilation.objects.filter(pk=self._id)
-        rows.update(read=self._read, lease_until=timezone.now() + LEASE)
+        rows.update(read=self._before + self._read, lease_until=timezone.now() + LEASE)
         if rows.filter(cancel_requested=True).exists():
             self._is_cancelled.set()

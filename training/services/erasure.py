@@ -17,7 +17,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from feedback.services import erasure as said
@@ -32,6 +32,7 @@ from projects.services import erasure as known
 from training.models import Compilation, Dataset, Erasure, Pipeline, Run
 from training.services.compiler import compile_dataset
 from training.services.data.index import FEEDBACK, SOURCES, ids_of
+from training.services.data.rows import Watch
 from training.services.descent import runs_from, versions_read
 from training.services.methods import METHODS
 from training.services.numbers import create_numbered
@@ -147,7 +148,9 @@ def run_erasure(id_: UUID) -> Erasure | None:
     return erasure
 
 
-def retrain_without(*, erasure: Erasure, actor: Actor) -> Run:
+def retrain_without(
+    *, erasure: Erasure, actor: Actor, id_: UUID | None = None, watch: Watch | None = None
+) -> Run:
     """Compile anew what the person was taken out of, and train on it as the newest marked version was.
 
     What a pipeline made of marked versions is made by that pipeline anew, and its first run is returned. Else
@@ -155,6 +158,41 @@ def retrain_without(*, erasure: Erasure, actor: Actor) -> Run:
     so again. Raises NotFound where nothing was trained on them, Conflict for a marked adapter that cannot be
     gone on with, and what compile_dataset and create_run raise.
     """
+    run, is_pipeline = find_retraining(erasure)
+    if is_pipeline:
+        assert run.pipeline is not None  # noqa: S101 - it is one
+        pipeline = start_pipeline(
+            project=erasure.project,
+            name=run.pipeline.name,
+            configs=run.pipeline.configs,
+            filters=run.pipeline.filters,
+            actor=actor,
+            id_=id_,
+            watch=watch,
+        )
+        return pipeline.runs.get()
+    dataset = compile_dataset(
+        project=erasure.project,
+        format=run.dataset.format,
+        filters=run.dataset.filters,
+        actor=actor,
+        watch=watch,
+    )
+    return create_run(
+        project=erasure.project,
+        method=run.method,
+        dataset=dataset,
+        config=run.config,
+        reward=None,
+        start=run.start,
+        seed=run.seed,
+        actor=actor,
+        id_=id_,
+    )
+
+
+def find_retraining(erasure: Erasure) -> tuple[Run, bool]:
+    """The run to do again without the person, and whether it is its whole pipeline. Raises as above."""
     if erasure.status != Erasure.Status.DONE:
         raise Conflict(f"Erasure {erasure.number} is not done yet.", code="erasure_unfinished")
     numbers = [one["number"] for one in erasure.versions]
@@ -166,35 +204,15 @@ def retrain_without(*, erasure: Erasure, actor: Actor) -> Run:
         raise NotFound("No version learned from this person: there is nothing to train anew.")
     marked = {run.version_id for run in runs}
     if newest.pipeline is not None and marked.intersection(versions_read(newest)):
-        pipeline = start_pipeline(
-            project=erasure.project,
-            name=newest.pipeline.name,
-            configs=newest.pipeline.configs,
-            filters=newest.pipeline.filters,
-            actor=actor,
-        )
-        return pipeline.runs.get()
+        return newest, True
     newest = next((run for run in runs if METHODS[run.method].makes == Version.Kind.REWARD), newest)
-    if newest.start_id in marked:
-        assert newest.start is not None  # noqa: S101 - it is marked
+    if newest.start is not None and newest.start_id in marked:
         raise Conflict(
             f"{newest.start.label}, which it went on with, learned from this person too. "
             "Train one in its place first.",
             code="start_erased",
         )
-    dataset = compile_dataset(
-        project=erasure.project, format=newest.dataset.format, filters=newest.dataset.filters, actor=actor
-    )
-    return create_run(
-        project=erasure.project,
-        method=newest.method,
-        dataset=dataset,
-        config=newest.config,
-        reward=None,
-        start=newest.start,
-        seed=newest.seed,
-        actor=actor,
-    )
+    return newest, False
 
 
 # --- the work --------------------------------------------------------------------------------------------
@@ -287,7 +305,9 @@ def _erase_rows(erasure: Erasure, person: Person, *, anonymises: bool) -> None:
     said.erase_judgements(person, pseudonym=erasure.pseudonym, secret=erasure.secret, anonymise=anonymises)
     asked.erase_texts(person, prompts)
     said.erase_about(person)
-    Compilation.objects.filter(project=person.project).delete()  # previews quote rows
+    # Previews quote rows, and filters name raters; what waits without either is not lost.
+    bare = Q(status=Compilation.Status.WAITING, kind__in=(Compilation.Kind.RUN, Compilation.Kind.RETRAIN))
+    Compilation.objects.filter(~bare, project=person.project).delete()
     if not anonymises:
         asked.drop_conversations(person, said.judged_by_others(prompts))
     _rename_in_specs(person, erasure.pseudonym)

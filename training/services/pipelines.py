@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import logging
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError
 from django.utils import timezone
 
 from inference.models import Version
 from projects.errors import Conflict, Invalid, Problem
+from projects.ids import uuid7
 from projects.models import Project
 from projects.services import SYSTEM, Actor, record_audit
 from training.models import Pipeline, Run
 from training.recipes.config import ADAPTER_SHAPE
 from training.services.compiler import preview_dataset
+from training.services.data.rows import Watch
 from training.services.filters import fitting
 from training.services.methods import (
     METHODS,
@@ -64,20 +67,23 @@ def start_pipeline(
     filters: dict[str, Any] | None = None,
     actor: Actor,
     slot: str | None = None,
+    id_: UUID | None = None,
+    watch: Watch | None = None,
 ) -> Pipeline:
     """The pipeline with its first run queued. Ring the bell after it.
 
-    `configs` is by method. Raises Invalid for an unknown pipeline or config, PreflightFailed where a later
-    stage would have too little to learn from, what `create_run` raises for the first one, and SlotTaken; then
-    there is neither.
+    `configs` is by method; `watch` hears of the compilation. Raises Invalid for an unknown pipeline or
+    config, PreflightFailed where a later stage would have too little to learn from, what `create_run` raises
+    for the first one, and SlotTaken; then there is neither.
     """
     stages = find_pipeline(name)
     check_configs(stages, configs or {})
     for method in stages[1:]:
-        _check_data(project, method, (configs or {}).get(method), filters or {})
+        _check_data(project, method, (configs or {}).get(method), filters or {}, watch)
     try:
         pipeline = create_numbered(
             Pipeline,
+            id=id_ or uuid7(),
             project=project,
             name=name,
             stages=list(stages),
@@ -89,7 +95,7 @@ def start_pipeline(
     except IntegrityError as error:
         raise SlotTaken(f"The pipeline of {slot} was started already.") from error
     try:
-        run = _start_stage(pipeline, 0, actor)
+        run = _start_stage(pipeline, 0, actor, watch)
     except BaseException:
         pipeline.delete()
         raise
@@ -203,7 +209,7 @@ def filters_for(method: str, filters: dict[str, Any]) -> dict[str, Any]:
     return fitting(filters, find_method(method).dataset_format)
 
 
-def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:
+def _start_stage(pipeline: Pipeline, stage: int, actor: Actor, watch: Watch | None = None) -> Run:
     method = pipeline.stages[stage]
     return create_run(
         project=pipeline.project,
@@ -215,6 +221,7 @@ def _start_stage(pipeline: Pipeline, stage: int, actor: Actor) -> Run:
         actor=actor,
         pipeline=pipeline,
         stage=stage,
+        watch=watch,
     )
 
 
@@ -226,12 +233,19 @@ def _made_before(pipeline: Pipeline, stage: int, kind: str) -> Version | None:
 
 
 def _check_data(
-    project: Project, method: str, config: dict[str, Any] | None, filters: dict[str, Any]
+    project: Project,
+    method: str,
+    config: dict[str, Any] | None,
+    filters: dict[str, Any],
+    watch: Watch | None,
 ) -> None:
     """A later stage finds enough to learn from. Raises PreflightFailed."""
     recipe = METHODS[method]
     preview = preview_dataset(
-        project=project, format=recipe.dataset_format, filters=filters_for(method, filters)
+        project=project,
+        format=recipe.dataset_format,
+        filters=filters_for(method, filters),
+        watch=watch,
     )
     check_preflight(recipe, fill_config(recipe, config), counts_of(preview))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -11,13 +12,17 @@ from django.utils import timezone
 
 from inference.models import Version
 from projects.errors import Conflict, Invalid, NotFound
+from projects.ids import uuid7
 from projects.models import Project
 from projects.services import Actor, record_audit
 from projects.services.outbox import record_event
 from training.models import Dataset, Pipeline, Run
+from training.recipes.config import Config
 from training.services.compiler import compile_dataset, discard_dataset, preview_dataset
+from training.services.data.rows import Watch
 from training.services.examples import gather
 from training.services.methods import (
+    Method,
     check_preflight,
     check_versions,
     counts_of,
@@ -73,21 +78,21 @@ def create_run(
     pipeline: Pipeline | None = None,
     stage: int | None = None,
     seed: int = 0,
+    id_: UUID | None = None,
+    watch: Watch | None = None,
 ) -> Run:
     """Queue a run; without a dataset one is compiled from all that is usable now. Ring the bell after it.
 
     `reward` is the reward model that it reads; where one is needed and none is named it is the newest.
     `start` is the adapter that it goes on with; without one it begins from the base.
     `judged` is the version that a run looks at which trains nothing. `filters` are of the dataset that is
-    compiled; `pipeline` and `stage` say whose stage it is.
+    compiled, and `watch` hears of that; `pipeline` and `stage` say whose stage it is. The same `id_` twice is
+    an IntegrityError.
 
     Everything that can be known beforehand is checked before anything is written: raises Invalid
     (PreflightFailed, EmptyDataset), SlotTaken, Conflict for an erased dataset.
     """
-    recipe = find_method(method)
-    filled = fill_config(recipe, config, shape=shape_of(start))
-    if not 0 <= seed <= MAX_SEED:
-        raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
+    recipe, filled = check_wanted(method, config, start=start, seed=seed)
     if slot is not None and Run.objects.filter(project=project, slot=slot).exists():
         raise SlotTaken(f"The run of {slot} was started already.")
     reward = check_versions(recipe, project=project, reward=reward, judged=judged, start=start)
@@ -96,7 +101,7 @@ def create_run(
         dataset = compiled = gather(recipe.dataset_format, project=project, actor=actor)
         check_preflight(recipe, filled, {"train": dataset.rows})
     elif dataset is None:
-        preview = preview_dataset(project=project, format=recipe.dataset_format, filters=filters)
+        preview = preview_dataset(project=project, format=recipe.dataset_format, filters=filters, watch=watch)
         check_preflight(recipe, filled, counts_of(preview))
         dataset = compiled = compile_dataset(
             project=project,
@@ -104,6 +109,7 @@ def create_run(
             filters=filters,
             cutoff=preview.cutoff,
             actor=actor,
+            watch=watch,
         )
     else:
         _check_dataset(project, dataset, recipe.dataset_format)
@@ -111,6 +117,7 @@ def create_run(
     try:
         run = create_numbered(
             Run,
+            id=id_ or uuid7(),
             project=project,
             method=method,
             dataset=dataset,
@@ -142,6 +149,17 @@ def create_run(
         detail={"method": method, "dataset": dataset.number, "slot": slot},
     )
     return run
+
+
+def check_wanted(
+    method: str, config: dict[str, Any] | None, *, start: Version | None = None, seed: int = 0
+) -> tuple[Method, Config]:
+    """The method, and its hyperparameters written out. Raises Invalid for what no data could mend."""
+    recipe = find_method(method)
+    filled = fill_config(recipe, config, shape=shape_of(start))
+    if not 0 <= seed <= MAX_SEED:
+        raise Invalid(f"seed must be in [0, {MAX_SEED}], got {seed}.", param="seed")
+    return recipe, filled
 
 
 @transaction.atomic
