@@ -114,9 +114,10 @@ def answers(url: str) -> bool:
 
 
 def memory_mib(pid: int) -> float:
-    """Resident memory of a process and its children, in MiB."""
+    """Memory of a process and its children in MiB, without the files that the system may drop again."""
     process = psutil.Process(pid)
-    return sum(part.memory_info().rss for part in [process, *process.children(recursive=True)]) / 2**20
+    seen = [part.memory_info() for part in [process, *process.children(recursive=True)]]
+    return sum(one.rss - one.shared for one in seen) / 2**20
 
 
 def free_port() -> int:

@@ -181,8 +181,8 @@ def claim(command: str, seasons: Seasons, restarted: list[Seen], gaps: list[floa
     before, during = seasons.ttft([seasons.before]), seasons.ttft(seasons.swaps)
     calm, busy, flip = percentile(before, 0.99), percentile(during, 0.99), percentile(seasons.flips_ms, 0.99)
     # From the second cycle on: the first fills caches and allocator pools that are kept.
-    levels = seasons.memory[2:] if len(seasons.memory) > 4 else seasons.memory
-    growth = (levels[-1] - levels[0]) / max(1, len(levels) - 1)
+    levels = seasons.memory[2:]
+    growth = (levels[-1] - levels[0]) / (len(levels) - 1)
     restarts_failed = sum(not s.is_ok for s in restarted)
     claims = [
         Claim(
