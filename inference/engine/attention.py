@@ -23,9 +23,10 @@ from transformers.generation.continuous_batching.cache import PagedAttentionCach
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 NAME = "ratchet_paged"
-
-
 FEW = 4  # requests that decode; fewer go to torch's fused attention
+# Keys are padded to a multiple of this. Matrices of a new shape cost a millisecond of compiling, and without
+# this every step is of a new shape: its requests have grown by a token.
+KEYS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,10 @@ def make_plan(
         first += keys
     for members in groups.values():
         rows, firsts, counts = torch.tensor(members).T
-        place = torch.arange(int(counts.max()))  # (L,)
+        longest = int(counts.max())
+        if len(members) >= FEW:
+            longest += -longest % KEYS
+        place = torch.arange(longest)  # (L,)
         keys_of = firsts[:, None] + place.minimum(counts[:, None] - 1)
         index = views.rows_of(read_index[keys_of.flatten()])
         mask = torch.zeros(keys_of.shape, dtype=dtype).masked_fill_(place >= counts[:, None], -torch.inf)

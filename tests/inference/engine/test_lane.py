@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 import torch
 
-from inference.engine import decoding
+from inference.engine import attention, decoding
 from inference.engine.lane import Event, Generation, Lane
 from inference.engine.manager import Manager
 from inference.engine.packed import can_pack
@@ -103,6 +103,19 @@ def test_a_crowd_gets_what_each_would_get_alone(weights):
             torch.tensor([prompt]), max_new_tokens=20, min_new_tokens=20, do_sample=False, eos_token_id=None
         )
         assert tokens[index] == alone[0, len(prompt) :].tolist()
+
+
+def test_a_crowd_that_grows_meets_few_shapes():
+    """Each new shape of a matrix is compiled, in the middle of a step."""
+    views = attention.Views({}, heads=1, stride=8192, page=4096)
+    shapes = set()
+    for keys in range(68, 97):
+        (some,) = attention.make_plan(
+            [(1, keys - row) for row in range(4)], torch.arange(4 * keys), torch.float32, views
+        ).decoding
+        shapes.add(some.mask.shape)
+        assert (some.mask[:, 0] == 0).sum(1).tolist() == [keys - row for row in range(4)]
+    assert len(shapes) == 2
 
 
 def test_what_does_not_fit_the_cache_waits(weights):
