@@ -18,6 +18,10 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     # Threads that spin while they wait made a step 20 times slower as soon as another process used the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # oneDNN compiles for each shape, and keeps 0.3 MiB of it: by default of 1024 shapes for all threads, and
+    # of 1024 once more a thread, which spares no time. A hundred lengths of prompts came to 200 MiB.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     logging.basicConfig(
         level=options.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

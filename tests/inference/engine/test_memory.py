@@ -95,20 +95,32 @@ def test_a_load_that_fails_unloads_nothing(narrow, adapter):
     assert narrow.names() == {"tiny", "v1", "v2"}
 
 
+def resident(engine) -> int:
+    """kB of the process that are no file's."""
+    lines = Path(f"/proc/{engine.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
 def test_memory_goes_back(narrow):
     """Thirty loads, each in the place of another: the process does not grow by thirty versions."""
-
-    def resident() -> int:
-        lines = Path(f"/proc/{narrow.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
     def turn() -> None:
         for name in ("v1", "v2", "v3"):
             assert narrow.load(name).status_code == 200
 
     turn()
-    before, began = resident(), time.monotonic()
+    before, began = resident(narrow), time.monotonic()
     for _ in range(5):
         turn()
     assert time.monotonic() - began < 60
-    assert resident() - before < 30_000  # kB
+    assert resident(narrow) - before < 30_000  # kB
+
+
+def test_prompts_of_every_length_are_forgotten(engine):
+    """Where the CPU multiplies bf16, what is compiled for a length is kept for a few of them only."""
+    for length in range(1, 20):
+        engine.text(messages=[{"role": "user", "content": "a" * length}], max_tokens=1)
+    before = resident(engine)
+    for length in range(20, 90):
+        engine.text(messages=[{"role": "user", "content": "a" * length}], max_tokens=1)
+    assert resident(engine) - before < 60_000  # kB; without a bound it is 150,000
