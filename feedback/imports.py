@@ -67,7 +67,7 @@ def from_lines(lines: Iterable[bytes | None]) -> Iterator[Entry]:
         try:
             if line is None:
                 raise Invalid("The line is too long.", code="line_too_long")
-            yield place, _draft(parse_json(line))
+            yield place, _draft(parse_json(line, "line"))
         except Problem as problem:
             yield place, problem
 
@@ -113,10 +113,12 @@ def _as_line(header: list[str], row: list[str]) -> Any:
     cells = dict(zip(header, row, strict=True))
     line: dict[str, Any] = {}
     if "messages" in cells:
-        line["messages"] = parse_json(cells["messages"].encode())
+        line["messages"] = parse_json(cells["messages"].encode(), "column messages")
+    elif not cells["prompt"].strip():
+        raise Invalid("The prompt is empty.", code="empty_message")
     else:
         said = [("system", cells.get("system", "")), ("user", cells["prompt"])]
-        line["messages"] = [{"role": role, "content": text} for role, text in said if text or role == "user"]
+        line["messages"] = [{"role": role, "content": text} for role, text in said if text]
     if cells.get("external_id"):
         line["external_id"] = cells["external_id"]
     if cells.get("tags"):
@@ -125,6 +127,10 @@ def _as_line(header: list[str], row: list[str]) -> Any:
 
 
 def _draft(value: Any) -> Draft:
+    if isinstance(value, dict) and "prompt" in value and "messages" not in value:  # as other tools write it
+        raise Invalid(
+            'Write "messages": [{"role": "user", "content": "..."}] in place of "prompt".', param="prompt"
+        )
     body = parse_body(PromptLine, value)
     messages = [{"role": one.role, "content": one.content} for one in body.messages]
     return Draft(messages, body.external_id, body.tags)

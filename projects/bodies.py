@@ -149,14 +149,14 @@ def read_lines(stream: IO[bytes], *, limit: int) -> Iterator[bytes | None]:
         mark = b""
 
 
-def parse_json(raw: bytes) -> Any:
-    """The value in `raw`. Raises Malformed or TooLarge."""
+def parse_json(raw: bytes, what: str = "body") -> Any:
+    """The value in `raw`; `what` is its name in a refusal. Raises Malformed or TooLarge."""
     if len(raw) > settings.MAX_BODY_BYTES:
-        raise TooLarge(f"The body is larger than {settings.MAX_BODY_BYTES} bytes.")
+        raise TooLarge(f"The {what} is larger than {settings.MAX_BODY_BYTES} bytes.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed(f"The body is not UTF-8: {error.reason} at byte {error.start}.") from error
+        raise Malformed(f"The {what} is not UTF-8: {error.reason} at byte {error.start}.") from error
     _refuse_depth(raw)
     try:
         value = json.loads(
@@ -167,7 +167,7 @@ def parse_json(raw: bytes) -> Any:
             parse_float=_parse_float,
         )
     except json.JSONDecodeError as error:
-        raise Malformed(f"The body is not valid JSON: {error}.") from error
+        raise Malformed(f"The {what} is not valid JSON: {error}.") from error
     _refuse_bad_text(value)
     return value
 

@@ -77,6 +77,8 @@ def request_samples(
     """
     _check_versions(project, versions)
     count = len(versions) * samples
+    if not versions:
+        raise Invalid("Choose at least one version.", param="versions")
     if samples < 1 or not 2 <= count <= MAX_CANDIDATES:
         raise Invalid(
             f"A comparison needs two to {MAX_CANDIDATES} answers: {len(versions)} versions with {samples}"

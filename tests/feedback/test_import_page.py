@@ -61,6 +61,23 @@ def test_takes_what_is_right_and_names_each_wrong_line(
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
+        ("a.csv", b"prompt,tags\n,x\n", "The prompt is empty."),
+        ("a.csv", b"messages\nno\n", "The column messages is not valid JSON"),
+        ("a.jsonl", b"no\n", "The line is not valid JSON"),
+        ("a.jsonl", b'{"prompt": "How?"}\n', 'in place of "prompt".'),
+    ],
+)
+def test_a_wrong_line_is_explained_in_the_words_of_the_file(
+    cast: Cast, name: str, content: bytes, says: str
+) -> None:
+    cast.client.force_login(cast.ada)
+    [error] = send(cast, name, content).context["done"].errors
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
         ("a.csv", b"", "not empty"),
         ("a.csv", b"question\nHow?\n", "The first row must name columns"),
         ("a.csv", b"prompt\n", "no line"),

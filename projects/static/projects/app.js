@@ -9,6 +9,8 @@ import { offline, toast } from "./toast.js";
 export function open(dialog) {
   if (dialog.open) return;
   dialog.showModal();
+  // Where there is something to fill in, it comes before the button that closes.
+  dialog.querySelector("form :is(select, textarea, input:not([type=hidden], [type=radio], [type=checkbox]))")?.focus();
   dialog.dispatchEvent(new CustomEvent("opened"));
 }
 
