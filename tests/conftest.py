@@ -43,8 +43,10 @@ del os.environ["DJANGO_SETTINGS_MODULE"]
 from django.conf import settings as django_settings  # noqa: E402
 from django.contrib.auth.hashers import PBKDF2PasswordHasher  # noqa: E402
 from django.db import connections  # noqa: E402
+from django.test import TransactionTestCase  # noqa: E402
 
 from projects.middleware import StaticFilesMiddleware  # noqa: E402
+from tests.emptying import empty_tables  # noqa: E402
 from tests.processes import IS_VLLM, Process, engine_process, web_process  # noqa: E402
 
 
@@ -95,6 +97,11 @@ def one_look_at_static_files() -> Iterator[None]:
     StaticFilesMiddleware.add_files_from_finders = look_once
     yield
     StaticFilesMiddleware.add_files_from_finders = look
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tables_are_emptied_quickly() -> None:
+    TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]  # not in its stubs
 
 
 @pytest.fixture(autouse=True)
