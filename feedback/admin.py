@@ -26,6 +26,7 @@ from feedback.models import (
     Rating,
     SampleRequest,
     Score,
+    SetAside,
     Standing,
     Task,
     Workbench,
@@ -33,6 +34,7 @@ from feedback.models import (
 from feedback.services.judge import Judge
 from feedback.services.raters import quarantine_rater, restore_rater, watch_rater
 from feedback.services.record import retract_feedback
+from feedback.services.set_aside import release_answer
 from feedback.services.workbench import SETTINGS, update_workbench
 from projects.console import FactAdmin, FactInline, OperatorAdmin, ReasonForm, actor_of, ask_first, each
 
@@ -182,6 +184,27 @@ class SampleRequestAdmin(FactAdmin):
 class ScoreAdmin(FactAdmin):
     list_display = ("completion", "value", "reward", "created")
     list_select_related = ("completion", "reward__project")
+
+
+@admin.register(SetAside)
+class SetAsideAdmin(FactAdmin):
+    """Answers that flags set aside, and when they came back."""
+
+    list_display = ("completion", "project", "created", "released", "is_overruled", "released_by")
+    list_filter = ("project", "is_overruled")
+    list_select_related = ("project", "completion", "released_by")
+    actions = ("release",)
+
+    @admin.action(description=gettext_lazy("Release"))
+    def release(self, request: HttpRequest, queryset: QuerySet[SetAside]) -> None:
+        """The answers are in use again."""
+        actor = actor_of(request)
+        each(
+            request,
+            queryset.select_related("project"),
+            lambda row: release_answer(project=row.project, completion_id=row.completion_id, actor=actor),
+            done=gettext("Released"),
+        )
 
 
 @admin.register(OptOut)

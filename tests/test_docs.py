@@ -209,7 +209,7 @@ def rules_of(pattern: URLPattern) -> tuple[str, str]:
 def test_every_address_that_a_page_names_exists(page: Path):
     known = {path for path, _ in routes()} | {call.split()[1] for call in source.engine_routes()}
     forms = [re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)) + r"\Z") for path in known]
-    named = {path for code in codes(page) for path in re.findall(r"/(?:api|v1)/[\w/{}]+(?![\w/{}[])", code)}
+    named = {path for code in codes(page) for path in re.findall(r"/(?:api|v1)/[\w/{}-]+(?![\w/{}[])", code)}
     gone = {path for path in named if not any(form.match(path) for form in forms)} - {"/api/v1", "/api/v1/"}
     assert not gone, f"{page.name} names addresses that are not: {', '.join(sorted(gone))}"
 

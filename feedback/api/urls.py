@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from feedback.api import completions, judgements, leaderboard, prompts, samples, tasks
+from feedback.api import completions, judgements, leaderboard, prompts, samples, set_aside, tasks
 from projects.rest import at_one_path
 
 urlpatterns = [
@@ -18,6 +18,8 @@ urlpatterns = [
     path("completions/<uuid:completion_id>", completions.ShowCompletion.as_view()),
     path("feedback/export", judgements.ExportFeedback.as_view()),
     path("feedback/batch", judgements.CreateFeedbackBatch.as_view()),
+    path("set-aside", set_aside.ListSetAside.as_view()),
+    path("set-aside/<uuid:completion_id>/release", set_aside.ReleaseAnswer.as_view()),
     path("tasks", tasks.ListTasks.as_view()),
     path("leaderboard", leaderboard.ShowLeaderboard.as_view()),
     path(

@@ -54,7 +54,7 @@ class SetAside(models.Model):
                 fields=["completion"], condition=Q(released=None), name="set_aside_stands_once"
             )
         ]
-        indexes = [models.Index(fields=["project", "-created"], name="set_aside_by_time")]
+        indexes = [models.Index(fields=["project", "-id"], name="set_aside_by_time")]
 
     def __str__(self) -> str:
         return f"{self.completion_id}: {'set aside' if self.released is None else 'released'}"

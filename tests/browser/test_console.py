@@ -9,9 +9,9 @@ from django.contrib import admin
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from feedback.models import Rating
+from feedback.models import Rating, SetAside
 from feedback.services.judge import Judge
-from feedback.services.record import record_rating
+from feedback.services.record import record_flag, record_rating
 from inference.models import Deployment, Version
 from projects.auth import find_key
 from projects.models import ApiKey, AuditEvent, Project, User, WebhookDelivery, WebhookEndpoint
@@ -111,6 +111,23 @@ def test_an_endpoint_is_made_and_a_dead_letter_sent_again(page: Page, people: Ca
     choose(page, WebhookEndpoint, endpoint, "Remove")
     delivery.refresh_from_db()
     assert delivery.state == "dead"
+
+
+def test_an_answer_that_flags_set_aside_is_released(page: Page, people: Cast, operator: User) -> None:
+    _, (answer, _) = people.answered_prompt()
+    record_flag(
+        project=people.project,
+        judge=Judge(user=people.carol),
+        completion_id=answer.pk,
+        reason="unsafe",
+        source="ui",
+        is_shown=True,
+    )
+    choose(page, SetAside, SetAside.objects.get(), "Release")
+    expect(page.get_by_text("Released: 1")).to_be_visible()
+    answer.refresh_from_db()
+    assert not answer.quarantined
+    assert SetAside.objects.get().released_by == people.ada
 
 
 def test_a_judgement_is_taken_back(page: Page, people: Cast, operator: User) -> None:

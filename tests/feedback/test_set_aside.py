@@ -21,7 +21,7 @@ from projects.errors import NotFound
 from projects.models import AuditEvent, User
 from projects.people import Person
 from projects.services import Actor, add_member
-from tests.cast import Cast
+from tests.cast import Cast, error_of
 from tests.feedback.judging import flag, rating
 from tests.feedback.test_races import post, together
 
@@ -188,3 +188,28 @@ def test_of_two_flags_at_once_the_second_one_sees_the_first(cast: Cast):
         answer.refresh_from_db()
         assert answer.quarantined
         assert SetAside.objects.filter(completion=answer).count() == 1
+
+
+def test_programs_list_what_is_set_aside_and_release_it(cast: Cast, answers: list[Completion]):
+    for answer in answers:
+        flagged(cast, answer, cast.carol)
+    rows = cast.get("set-aside", {"state": "standing"}).json()["items"]
+    assert [row["completion_id"] for row in rows] == [str(answers[1].pk), str(answers[0].pk)]
+    place = f"set-aside/{answers[0].pk}/release"
+    assert error_of(cast.post(place))["code"] == "insufficient_scope"
+    assert error_of(cast.post(place, key=cast.foreign_key))["code"] == "not_found"
+    row = cast.post(place, key=cast.manage_key).json()
+    assert (row["completion_id"], row["is_overruled"], row["released_by"]) == (str(answers[0].pk), True, None)
+    assert row["released"] is not None
+    again = cast.post(place, key=cast.manage_key)
+    assert (again.status_code, error_of(again)["code"]) == (409, "not_set_aside")
+    assert [one["id"] for one in cast.get("set-aside", {"state": "released"}).json()["items"]] == [row["id"]]
+
+    first = cast.get("set-aside", {"limit": 1}).json()
+    rest = cast.get("set-aside", {"limit": 1, "cursor": first["next"]}).json()
+    assert [one["completion_id"] for one in first["items"] + rest["items"]] == [
+        str(one.pk) for one in reversed(answers)
+    ]
+    assert rest["next"] is None
+    assert error_of(cast.get("set-aside", {"state": "gone"}))["param"] == "state"
+    assert cast.get("set-aside", key=cast.foreign_key).json()["items"] == []
