@@ -79,3 +79,11 @@ def test_the_page_shows_them_with_the_swap_and_the_engines(served: Cast) -> None
     assert "No answer in this window" not in client.get(f"{PATH}?window=7d").content.decode()
     client.force_login(served.eve)
     assert client.get(PATH).status_code == 404
+
+
+def test_the_page_of_versions_has_the_same_engines(served: Cast) -> None:
+    served.client.force_login(served.ada)
+    page = served.client.get("/p/kitchen/versions/").content.decode()
+    engines = page.partition('id="engines-title"')[2]
+    assert ">drift<" in engines
+    assert "garden-v7" not in engines and "127.0.0.1:1" not in engines
