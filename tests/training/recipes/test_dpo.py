@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,3 +242,58 @@ def test_a_cut_answer_is_not_taught_an_end(base):
 
 def _answers(batch):
     return batch["input_ids"], batch["completion_mask"]
+
+
+# --- the other terms of the loss -------------------------------------------------------------------------
+def losses(folder: Path, base: Path, rows: list[Any], **config: Any) -> list[float]:
+    """Of two steps over the same two batches."""
+    built = build_run(folder, base, train=rows, config={"epochs": 1, "precision": "fp32", **config})
+    assert run(built) == 0
+    return [event["metrics"]["loss"] for event in events(built) if event["event"] == "progress"]
+
+
+def sided(*, further: int) -> list[Any]:
+    """Pairs of as many tokens a side, and so many more words behind the rejected one."""
+    more = ["water"] * further
+    return [
+        {
+            **row,
+            "chosen": [{"role": "assistant", "content": "So egg egg system system"}],
+            "rejected": [{"role": "assistant", "content": " ".join(["So system system egg egg", *more])}],
+        }
+        for row in pairs(16, seed=1)
+    ]
+
+
+def test_the_sft_term_is_the_chosen_answers_own_likelihood(tmp_path, base):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    rows = pairs(16, seed=1)
+    first = losses(tmp_path / "r", base, rows, sft_weight=0.5, batch_size=16)[0]
+    tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base)
+    nats, count = 0.0, 0
+    for row in rows:
+        given = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
+        whole: Any = tokenizer.apply_chat_template(row["prompt"] + row["chosen"], return_dict=False)
+        ids = whole[:-1]  # the template's line break is not trained on
+        with torch.no_grad():
+            logps = (
+                model(input_ids=torch.tensor([ids])).logits[0, len(given) - 1 : -1].float().log_softmax(-1)
+            )
+        said = torch.tensor(ids[len(given) :])
+        nats -= float(logps.gather(1, said[:, None]).sum())
+        count += len(said)
+    # Before the first step both rewards are 0, so that DPO's own part is log 2.
+    assert first == pytest.approx(math.log(2) + 0.5 * nats / count, rel=1e-2)
+
+
+@pytest.mark.slow
+def test_a_length_weight_looks_away_from_what_only_the_longer_answer_has(tmp_path, base):
+    same, other = sided(further=0), sided(further=6)
+    plain, desensitised = {"length_weight": 1.0}, {"length_weight": 0.0}
+    assert losses(tmp_path / "a", base, same, **plain) == losses(tmp_path / "b", base, same, **desensitised)
+    whole = losses(tmp_path / "c", base, other, **plain)
+    shared = losses(tmp_path / "d", base, other, **desensitised)
+    assert whole[0] == shared[0] == pytest.approx(math.log(2), abs=1e-4)
+    assert shared[1] > whole[1], "the longer answer's rest no longer lowers its likelihood"

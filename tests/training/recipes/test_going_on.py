@@ -75,10 +75,22 @@ def test_a_stage_keeps_what_the_one_before_learned_and_learns_more(tmp_path, bas
     }, "one adapter, and no copy of the reference"
 
 
-def test_it_goes_on_from_its_own_checkpoint_after_a_stop(tmp_path, base, imitated, monkeypatch):
-    given: dict[str, Any] = {"train": pairs(32, seed=3), "versions": {"start": imitated}}
+@pytest.mark.parametrize(
+    ("method", "rows", "goes_on"),
+    [
+        ("dpo", pairs, True),
+        pytest.param("sft", answers, False, marks=pytest.mark.slow),
+        pytest.param("kto", labels, False, marks=pytest.mark.slow),
+        pytest.param("reward", pairs, False, marks=pytest.mark.slow),
+    ],
+)
+def test_it_goes_on_from_its_own_checkpoint_after_a_stop(
+    tmp_path, base, imitated, monkeypatch, method, rows, goes_on
+):
+    given: dict[str, Any] = {"method": method, "train": rows(32, seed=3)}
+    given["versions"] = {"start": imitated} if goes_on else {}
     whole, halted = (build_run(tmp_path / name, base, **given) for name in ("whole", "halted"))
-    finish(whole, "dpo")
+    finish(whole, method)
     tell = Run.emit
 
     def stop_after_two_steps(self, event, **facts):
@@ -88,8 +100,10 @@ def test_it_goes_on_from_its_own_checkpoint_after_a_stop(tmp_path, base, imitate
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "emit", stop_after_two_steps)
-        assert run(halted) == 75
-    finish(halted, "dpo")
+        assert run(halted, method) == 75
+    finish(halted, method)
+    begun = [event["step"] for event in events(halted) if event["event"] == "started"]
+    assert (begun[0], begun[1] in (2, 3)) == (0, True)
     one, other = verify(whole / "artifact"), verify(halted / "artifact")
     assert one["digest"] == other["digest"]
     assert one["compute"]["tokens"] == other["compute"]["tokens"]
