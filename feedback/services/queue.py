@@ -350,19 +350,21 @@ def queue_state(
 
 def waiting_count(project: Project, rater: User, kinds: Sequence[str] = FOR_RATERS) -> int:
     """How many questions this rater could answer now, those that they hold included, up to a thousand."""
-    # Unsorted, or the database would sort all of them to count a thousand.
-    in_line = tasks_for(project, rater, kinds).order_by()[:COUNT_LIMIT].count()
-    in_line += Assignment.objects.filter(
+    # Where the backlog is long, as it mostly is, that is all to know. Unsorted, or the database would sort
+    # all of them to count a thousand.
+    backlog = Task.objects.in_backlog().filter(project=project, kind__in=kinds)
+    waiting = backlog.order_by()[:COUNT_LIMIT].count()
+    if waiting >= COUNT_LIMIT:
+        return COUNT_LIMIT
+    waiting += tasks_for(project, rater, kinds).order_by()[:COUNT_LIMIT].count()
+    waiting += Assignment.objects.filter(
         project=project,
         rater=rater,
         state=Assignment.State.LEASED,
         lease_until__gt=timezone.now(),
         task__kind__in=kinds,
     ).count()
-    if in_line >= COUNT_LIMIT:
-        return COUNT_LIMIT
-    backlog = Task.objects.in_backlog().filter(project=project, kind__in=kinds)
-    return in_line + backlog.order_by()[: COUNT_LIMIT - in_line].count()
+    return min(COUNT_LIMIT, waiting)
 
 
 def tasks_for(project: Project, rater: User, kinds: Sequence[str]) -> QuerySet[Task]:
