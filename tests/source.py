@@ -30,9 +30,14 @@ def files(*folders: str) -> list[Path]:
     return [path for path in found if "migrations" not in path.parts]
 
 
+@cache
+def walked(path: Path) -> list[ast.AST]:
+    return list(ast.walk(tree(path)))
+
+
 def nodes(paths: list[Path], kind: type[ast.AST]) -> Iterator[ast.AST]:
     for path in paths:
-        yield from (node for node in ast.walk(tree(path)) if isinstance(node, kind))
+        yield from (node for node in walked(path) if isinstance(node, kind))
 
 
 def calls(paths: list[Path], name: str) -> Iterator[ast.Call]:
@@ -182,7 +187,7 @@ def error_codes(paths: list[Path], base: str) -> dict[str, set[int]]:
     for name, attributes in kinds.items():
         note(texts(attributes.get("code")), _status(kinds, name) if name != base else None)
     for path in paths:
-        for scope in ast.walk(tree(path)):
+        for scope in walked(path):
             if isinstance(scope, Definition):
                 _note_scope(scope, kinds, base, note)
     for function, place in _shortcuts(paths, kinds):

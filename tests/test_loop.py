@@ -116,7 +116,13 @@ def test_two_steps_of_the_real_model_go_the_whole_way(build_stack) -> None:
         answers_per_prompt=4,
         concurrency=32,
         sampling={"temperature": 1.0, "max_tokens": 12},
-        run_config={"max_steps": 2, "max_length": 128, "last_layers": 4, "learning_rate": 1e-3},
+        run_config={
+            "max_steps": 2,
+            "batch_size": 2,
+            "max_length": 128,
+            "last_layers": 4,
+            "learning_rate": 1e-3,
+        },
     )
     taste = Taste("long", "The longer the better.", lambda prompt, answer, reason: min(1.0, len(answer) / 80))
     report = turn(stack, key, taste, plan, PROMPTS[:24])

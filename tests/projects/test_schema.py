@@ -15,7 +15,7 @@ from schemathesis.core.result import Ok
 from config.wsgi import application
 from tests.cast import Cast
 
-EXAMPLES = 20  # an operation
+EXAMPLES = 12  # an operation
 # A schema cannot say which ids exist, what two fields mean together, and that no text holds NUL: what is
 # valid by it may be unknown, second or senseless. It may not be of a wrong type (415) or method (405).
 CONFIG = schemathesis.config.SchemathesisConfig.from_dict(

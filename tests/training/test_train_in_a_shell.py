@@ -90,7 +90,7 @@ def terminals() -> Iterator[list[Terminal]]:
 
 
 def test_a_bar_a_cancellation_and_going_on(kitchen: Cast, terminals: list[Terminal]):
-    config = json.dumps({**CONFIG, "epochs": 12})
+    config = json.dumps({**CONFIG, "epochs": 5})
     terminal = Terminal("manage.py", "train", "dpo", "--project", "kitchen", "--here", "--config", config)
     terminals.append(terminal)
     assert "[#" in terminal.wait_for(r"\rrun 1 \[#+\.*\]  \d+/\d+ \d+ %  loss [\d.]+ [^\r]*tokens/s")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 from inference.artifact import verify
-from tests.training.recipes.runs import build_run, events, pairs
+from tests.training.recipes.runs import build_run, events, finish, pairs
 from training.launchers.commands import command
 from training.launchers.protocol import Job
 
@@ -31,7 +30,6 @@ def test_two_processes_train_one_adapter(tmp_path, base):
     assert manifest["compute"]["processes"] == 2
     # Each pair is read once an epoch by one of the two, and counted for both.
     one = build_run(tmp_path / "one", base, config={"epochs": 2})
-    subprocess.run([sys.executable, "-m", "training.recipes.dpo", str(one)], env=environment, check=True)
-    alone = verify(one / "artifact")["compute"]["tokens"]
+    alone = finish(one, "dpo")["compute"]["tokens"]
     assert manifest["compute"]["tokens"]["train"] == alone["train"]
     assert manifest["compute"]["tokens"]["reference"] == alone["reference"]
