@@ -71,6 +71,27 @@ def test_rates_by_keyboard(page: Page, people: Cast, sign_in: Any) -> None:
     assert completion.ratings.count() == 3
 
 
+@pytest.mark.parametrize("leave", ["edit", "page"])
+def test_reasons_that_were_ticked_and_not_saved_are_kept(
+    page: Page, people: Cast, sign_in: Any, leave: str
+) -> None:
+    open_talk(page, people, sign_in)
+    page.get_by_role("button", name="Thumb down").click()
+    arrived(page)
+    page.locator(".chip", has_text="Wrong").click()
+    if leave == "edit":
+        page.get_by_role("button", name="Make it better").click()
+        page.get_by_label("The answer as it should read").fill("Nine minutes.")
+        page.keyboard.press("Control+Enter")
+        expect(page.locator(".why summary", has_text="Wrong")).to_be_visible()
+    else:
+        page.goto("/p/kitchen/leaderboard/")
+        page.go_back()  # what is kept is sent from the chat, at the latest
+    arrived(page)
+    rating = Rating.objects.usable().get()
+    assert (rating.value, rating.reasons) == (-1, ["wrong"])
+
+
 def test_rates_by_pointer_and_a_double_click_is_one_rating(page: Page, people: Cast, sign_in: Any) -> None:
     open_talk(page, people, sign_in)
     page.get_by_role("button", name="Thumb up").click(click_count=2, delay=5)

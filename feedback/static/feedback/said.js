@@ -61,6 +61,7 @@ export function keepSaid(turns, words, unsent) {
   }
   function takeBack(subject) {
     const { id } = standing(subject);
+    for (const form of subject.place.querySelectorAll("[data-touched]")) delete form.dataset.touched;
     if (id) say(subject, { id: "", value: "" }, words.retract.replace(/[0-]{36}/, id), {});
   }
 
@@ -68,6 +69,7 @@ export function keepSaid(turns, words, unsent) {
     const form = event.target, subject = subjectOf(form);
     if (!subject) return;
     event.preventDefault();
+    delete form.dataset.touched;
     const button = event.submitter ?? form, now = performance.now();
     const isTwice = button === last.button && now - last.at < TWICE_MS;
     last = { button, at: now };
@@ -86,6 +88,19 @@ export function keepSaid(turns, words, unsent) {
     const button = event.target.closest("[data-act=undo], [data-act=retract-vote]");
     if (button) takeBack(subjectOf(button.form));
   });
+
+  // Reasons that were ticked and a comment that was written without "Save": they go out before their answer gives way.
+  turns.addEventListener("input", (event) => {
+    const form = event.target.closest("[data-reasons]");
+    if (form) form.dataset.touched = "";
+  });
+  const saveTouched = (place) => {
+    for (const form of place.querySelectorAll("[data-reasons][data-touched]")) {
+      form.dispatchEvent(new Event("submit", { bubbles: true, cancelable: true })); // a page that goes submits no form
+    }
+  };
+  turns.addEventListener("htmx:beforeRequest", ({ target }) => saveTouched(target.closest(".turn") ?? target));
+  addEventListener("pagehide", () => saveTouched(turns));
 
   // True where a thumb is on its way: `action` then comes after it.
   function later({ id }, action) {
