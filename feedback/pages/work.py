@@ -96,7 +96,7 @@ def answer(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse
             client_id=optional_uuid(request, "id"),
         )
     except AlreadyJudged as error:
-        sentence = gettext("You judged the same before, in another place or window, and that counts.")
+        sentence = gettext("You judged this before, in another place or window, and that counts.")
         raise Conflict(sentence, code=error.code) from error
     return _next(request, project)
 

@@ -141,7 +141,7 @@ def test_what_was_judged_elsewhere_says_so_and_the_work_goes_on(
     common: dict[str, Any] = {"judge": Judge(user=people.bob), "source": "ui", "is_shown": True}
     record_preference(project=people.project, candidates=ids, ranks=[1, 2], **common)
     page.keyboard.press("2")
-    expect(page.locator("#toasts")).to_contain_text("You judged the same before")
+    expect(page.locator("#toasts")).to_contain_text("You judged this before")
     second = question(page)
     page.keyboard.press("1")
     expect(page.locator(".question")).not_to_have_text(second)
