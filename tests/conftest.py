@@ -35,8 +35,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 
 import django  # noqa: E402  the settings read what stands above
+import hypothesis  # noqa: E402  beside it
 
 django.setup()
+# How long an example takes says nothing of us on a machine that does five other things.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 # A worker of pytest-xdist inherits the environment, and would read the settings before its VAR_DIR is set.
 del os.environ["DJANGO_SETTINGS_MODULE"]
 
