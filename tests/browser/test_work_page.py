@@ -111,6 +111,21 @@ def test_skips_and_undoes(page: Page, people: Cast, sign_in: Any) -> None:
     assert not Preference.objects.usable().exists()
 
 
+def test_what_was_typed_last_is_a_draft_too(page: Page, people: Cast, sign_in: Any) -> None:
+    comparisons(people, 1)
+    sign_in(people.bob)
+    page.goto("/p/kitchen/work/")
+    page.keyboard.press("c")
+    page.keyboard.type("It is shorter.")
+    page.goto("/p/kitchen/leaderboard/")
+    for _ in range(200):  # the request outlives its page, and is not waited for by the next one
+        if Assignment.objects.get().draft:
+            break
+        page.wait_for_timeout(50)
+    page.goto("/p/kitchen/work/")
+    expect(page.get_by_label("Comment")).to_have_value("It is shorter.")
+
+
 def test_escape_leaves_what_is_typed_and_the_keys_are_heard_again(
     page: Page, people: Cast, sign_in: Any
 ) -> None:
@@ -341,7 +356,7 @@ def test_the_same_question_in_two_tabs_is_answered_once(
     page.keyboard.press("1")
     expect(page.get_by_text("Nothing is left for you just now")).to_be_visible()
     other.keyboard.press("2")
-    expect(other.get_by_text("judged this before")).to_be_visible()
+    expect(other.get_by_text("You judged the same before")).to_be_visible()
     preference = Preference.objects.get()
     assert [side.rank for side in preference.candidates.order_by("position")] == [1, 2]
 

@@ -101,6 +101,7 @@ function flag(value) {
 
 function leave(form, verdict, url, fields) {
   clearTimeout(draftTimer);
+  draftTimer = null;
   const body = new URLSearchParams({ id: form.elements.id.value, ...fields });
   answered.add(form.dataset.assignment);
   if (ahead.length) {
@@ -145,12 +146,19 @@ place.addEventListener("change", keepSoon);
 function keepSoon() {
   clearTimeout(draftTimer);
   const form = shown(), of = desk;
-  if (!of) return;
-  draftTimer = setTimeout(() => {
-    const draft = of.draft();
-    if (draft && form === shown()) quietly(form.dataset.keep, { draft: JSON.stringify(draft) });
-  }, DRAFT_MS);
+  if (of) draftTimer = setTimeout(keep, DRAFT_MS, form, of);
 }
+
+function keep(form, of, options = {}) {
+  draftTimer = null;
+  const draft = of.draft();
+  if (draft && form === shown()) quietly(form.dataset.keep, { draft: JSON.stringify(draft) }, options);
+}
+
+// Who leaves in mid-word finds it again: the request outlives the page.
+addEventListener("pagehide", () => {
+  if (draftTimer && desk && !isWaiting) keep(shown(), desk, { keepalive: true });
+});
 
 setInterval(() => {
   if (!document.hidden && !isWaiting && isQuestion(shown())) quietly(shown().dataset.renew, {});
@@ -158,9 +166,9 @@ setInterval(() => {
 
 // What is typed stays on the page whatever comes of this; a place that was lost is said once.
 let isLostSaid = "";
-async function quietly(url, fields) {
+async function quietly(url, fields, options) {
   try {
-    const response = await fetchAs(url, { method: "POST", body: signed(fields) });
+    const response = await fetchAs(url, { method: "POST", body: signed(fields), ...options });
     if (response.status === 409 && isLostSaid !== url) {
       isLostSaid = url;
       toast(refusal(response), { bad: true });
