@@ -37,11 +37,17 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # it cannot be sub
     """Counts as far as anybody leafs: a million rows took a tenth of a second to count, for a number."""
 
     MOST = 10_000
+    template_name = "admin/bounded_pagination.html"  # which unfold looks for
 
     @cached_property
     def count(self) -> int:
         rows = self.object_list
         return rows.order_by()[: self.MOST].count() if isinstance(rows, QuerySet) else len(rows)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there may be more than `count`."""
+        return self.count >= self.MOST
 
 
 class OperatorAdmin(ModelAdmin):  # type: ignore[misc]  # unfold publishes no types
