@@ -1,4 +1,4 @@
-"""`manage.py create_user ada --project demo --role manager`: a person who may sign in."""
+"""`manage.py create_user ada --project demo --role manager`: a person who may sign in, or one who joins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from projects.services import SYSTEM, add_member
 
 
 class Command(BaseCommand):
-    help = "Create a person, print the password, and make them a member or an operator."
+    help = (
+        "Create a person, print the password, and make them a member or an operator; or add one to a project."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")
@@ -25,8 +27,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if User.objects.filter(username=options["username"]).exists():
-            raise CommandError(f"There is already a person {options['username']}.")
+        if person := User.objects.filter(username=options["username"]).first():
+            return self._join(person, options)
         # Never on the command line, where other people of the machine could read it.
         password = os.environ.get("RATCHET_PASSWORD") or secrets.token_urlsafe(12)
         with transaction.atomic():
@@ -35,8 +37,25 @@ class Command(BaseCommand):
                 user.is_staff = user.is_superuser = True
                 user.save(update_fields=["is_staff", "is_superuser"])
             if options["project"]:
-                project = Project.objects.filter(slug=options["project"]).first()
-                if project is None:
-                    raise CommandError(f"There is no project {options['project']}.")
-                add_member(project=project, user=user, role=options["role"], actor=SYSTEM)
+                add_member(
+                    project=_project(options["project"]), user=user, role=options["role"], actor=SYSTEM
+                )
         self.stdout.write(password)
+        return None
+
+    def _join(self, person: User, options: dict[str, Any]) -> None:
+        """Somebody who is there already gets a role in the project; password and all else stay."""
+        if options["operator"] or not options["project"]:
+            raise CommandError(f"There is already a person {person}. With --project they join one.")
+        add_member(project=_project(options["project"]), user=person, role=options["role"], actor=SYSTEM)
+        self.stderr.write(
+            f"{person} was there already and is {options['role']} of {options['project']} now."
+            " The password stays."
+        )
+
+
+def _project(slug: str) -> Project:
+    project = Project.objects.filter(slug=slug).first()
+    if project is None:
+        raise CommandError(f"There is no project {slug}.")
+    return project
