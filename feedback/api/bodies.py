@@ -8,7 +8,8 @@ from pydantic import Field, RootModel
 
 from feedback.services.checks import MAX_CANDIDATES, MAX_COMMENT, MAX_SECONDS, MAX_TEXT
 from feedback.services.judge import MAX_SUBJECT
-from feedback.services.samples import MAX_OVERLAP, MAX_PROMPTS
+from feedback.services.samples import MAX_PROMPTS
+from feedback.services.tasks import MAX_OVERLAP
 from inference.services.prompts import MAX_MESSAGES
 from projects.bodies import Id, NewId, StrictBody, parse_body
 from projects.errors import Invalid

@@ -19,6 +19,7 @@ from feedback.forms import as_uuid, person
 from feedback.models import Assignment, SampleRequest, Task
 from feedback.services import desk
 from feedback.services.samples import cancel_samples, request_samples
+from feedback.services.tasks import MAX_OVERLAP
 from feedback.worksheet import Worksheet
 from inference.models import Version
 from projects.access import project_for
@@ -62,6 +63,7 @@ def tasks(request: HttpRequest, slug: str) -> HttpResponse:
         "counted": COUNTED,
         "next": shown[-1].pk if len(rows) > PAGE else None,
         "most": desk.MOST_AT_ONCE,
+        "most_raters": MAX_OVERLAP,
         "requests": SampleRequest.objects.filter(project=project)[:REQUESTS],
         "versions": project.versions.select_related("project").filter(
             status=Version.Status.AVAILABLE, kind__in=(Version.Kind.BASE, Version.Kind.ADAPTER)

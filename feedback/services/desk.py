@@ -15,7 +15,7 @@ from django.db.models import Count, Q, QuerySet
 from feedback.models import Assignment, Task
 from feedback.services import checks
 from feedback.services.queue import FOR_RATERS, locked_task
-from feedback.services.tasks import create_task, put_in_line
+from feedback.services.tasks import MAX_OVERLAP, create_task, put_in_line
 from inference.models import Completion, Prompt
 from inference.services.completions import record_completion
 from inference.services.prompts import record_prompt
@@ -48,8 +48,8 @@ def make_tasks(
         raise Invalid("Tasks to compare, rate or correct can be made.", param="kind")
     if not 1 <= count <= MOST_AT_ONCE:
         raise Invalid(f"Make 1 to {MOST_AT_ONCE} at once.", param="count")
-    if overlap is not None and not 1 <= overlap <= 100:
-        raise Invalid("1 to 100 raters can be asked.", param="overlap")
+    if overlap is not None and not 1 <= overlap <= MAX_OVERLAP:
+        raise Invalid(f"1 to {MAX_OVERLAP} raters can be asked.", param="overlap")
     made, looked_at, last = 0, 0, None
     while made < count and looked_at < MOST_LOOKED_AT:
         prompts = _prompts_without(project, kind, before=last)

@@ -26,7 +26,7 @@ from django.utils import timezone
 
 from feedback.models import SampleRequest, Task
 from feedback.services.checks import MAX_CANDIDATES, is_visible
-from feedback.services.tasks import create_compare_task
+from feedback.services.tasks import MAX_OVERLAP, create_compare_task
 from inference.client import EngineError, EngineRefused, ModelMissing
 from inference.models import Completion, Prompt, Version
 from inference.services.completions import problem_of, sample_completions
@@ -44,7 +44,6 @@ BATCH = 16  # prompts in hand
 TICK_SECONDS = 5.0  # no more answers are asked for after this; a worker has few threads
 LEASE, LEASE_SECONDS = "samples", 60.0  # renewed with each answer
 HOLD_SECONDS = 300.0  # engines keep the versions this long after the last look
-MAX_OVERLAP = 50
 READ_AT_ONCE = 1000
 
 

@@ -18,6 +18,7 @@ from projects.errors import Invalid
 from projects.models import Project
 
 GATE_PRIORITY = 10  # an evaluation's battles come before the rest
+MAX_OVERLAP = 50  # raters that somebody may ask for at once
 GOLD_OVERLAP = 32_767  # everybody may meet it
 
 

@@ -88,7 +88,7 @@ def test_a_batch_asks_each_prompt_once(manager: Cast) -> None:
     assert "was not asked about yet" in manager.client.post(url, body, follow=True).content.decode()
     assert Task.objects.count() == 3
     assert AuditEvent.objects.filter(action="tasks.made").count() == 2
-    for wrong in ({"count": "0"}, {"count": "1e9"}, {"kind": "review"}, {"overlap": "101"}):
+    for wrong in ({"count": "0"}, {"count": "1e9"}, {"kind": "review"}, {"overlap": "51"}):
         manager.client.post(url, {**body, **wrong})
     assert Task.objects.count() == 3
 
