@@ -106,7 +106,8 @@ def test_every_write_is_503_until_it_is_back(cluster: Postgres, client: httpx.Cl
             lambda: client.post("/v1/chat/completions", json={"model": "kitchen", **answer}),
         ):
             assert refusal(write) < LIMIT
-    page = client.get("/p/kitchen/work/", headers={"Cookie": "sessionid=of-somebody"})
+    browser = {"Cookie": "sessionid=of-somebody"}
+    page = httpx.get(f"{client.base_url}/p/kitchen/work/", headers=browser, timeout=30, trust_env=False)
     assert (page.status_code, page.headers["Content-Type"]) == (503, "text/html; charset=utf-8")
 
     cluster.start()
