@@ -147,7 +147,8 @@ def _clean(message: Any, where: str) -> dict[str, str]:
         content = ""
     if not isinstance(content, str):
         raise Invalid(f"{where}.content must be text.", param=f"{where}.content")
-    if not content.strip() and role != "assistant":  # an answer may have been empty; a question may not
+    # A question may not be empty. An answer may have been, and clients send instructions that nobody wrote.
+    if not content.strip() and role == "user":
         raise Invalid(f"{where}.content is empty.", param=f"{where}.content", code="empty_message")
     if "\x00" in content:
         raise Invalid(f"{where}.content holds NUL.", param=f"{where}.content", code="invalid_text")

@@ -37,7 +37,7 @@ HI = {"role": "user", "content": "Hi"}
         ([{"role": "user", "content": "a\x00"}], "messages.0.content"),
         ([{"role": "user", "content": []}], "messages.0.content"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages.0.content"),
-        ([{"role": "system", "content": ""}, HI], "messages.0.content"),
+        ([{"role": "system", "content": None}, HI], "messages.0.content"),
         ([{"role": ["user"], "content": "x"}], "messages.0.role"),
         ([{"content": "x"}], "messages.0.role"),
         ([HI, {"role": "assistant", "content": "Hello"}], "messages.1.role"),
@@ -55,12 +55,14 @@ def test_what_is_kept_of_messages() -> None:
         {"role": "system", "content": "Be brief.", "name": "x"},
         HI,
         {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "system", "content": ""},
         {"role": "user", "content": [{"type": "text", "text": "One"}, {"type": "text", "text": "Two"}]},
     ]
     assert validate_messages(given) == [
         {"role": "system", "content": "Be brief."},
         HI,
         {"role": "assistant", "content": ""},
+        {"role": "system", "content": ""},
         {"role": "user", "content": "One\nTwo"},
     ]
 
