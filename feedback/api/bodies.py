@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
-from pydantic import Field, RootModel
+from pydantic import BeforeValidator, Field, RootModel
 
 from feedback.services.checks import MAX_CANDIDATES, MAX_COMMENT, MAX_SECONDS, MAX_TEXT
 from feedback.services.judge import MAX_SUBJECT
 from feedback.services.samples import MAX_PROMPTS
 from feedback.services.tasks import MAX_OVERLAP
 from inference.services.prompts import MAX_MESSAGES
-from projects.bodies import Id, NewId, StrictBody, parse_body
+from projects.bodies import Id, NewId, StrictBody, parse_body, read_uuid
 from projects.errors import Invalid
 
 MAX_BATCH = 500
@@ -21,6 +22,17 @@ MAX_TOKENS = 2**31 - 1  # what the column holds
 Subject = Annotated[str, Field(max_length=MAX_SUBJECT, description="The end user whose opinion it is.")]
 Comment = Annotated[str, Field(max_length=MAX_COMMENT)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+
+
+def read_answer_id(value: object) -> UUID:
+    """A completion's id, or that of the response of /v1 whose first choice it is. Raises ValueError.
+
+    Libraries around /v1 (LangChain, LiteLLM) keep the response's `id` and drop `completion_id`.
+    """
+    return read_uuid(value.removeprefix("chatcmpl-") if isinstance(value, str) else value)
+
+
+AnswerId = Annotated[UUID, BeforeValidator(read_answer_id)]
 
 
 class MessageBody(StrictBody):
@@ -78,7 +90,7 @@ class _JudgementBody(StrictBody):
 
 class RatingBody(_JudgementBody):
     kind: Literal["rating"]
-    completion_id: Id
+    completion_id: AnswerId
     value: int
     aspect: Annotated[str, Field(max_length=40)] = "thumbs"
     reasons: Annotated[list[Annotated[str, Field(max_length=40)]], Field(max_length=20)] = []
@@ -89,7 +101,7 @@ class PreferenceBody(_JudgementBody):
     """`candidates` in shown order, with one rank each (1 is best, equal ranks tie), or `all_bad`."""
 
     kind: Literal["preference"]
-    candidates: Annotated[list[Id], Field(min_length=2, max_length=MAX_CANDIDATES)]
+    candidates: Annotated[list[AnswerId], Field(min_length=2, max_length=MAX_CANDIDATES)]
     ranks: list[int] | None = None
     all_bad: bool = False
     strength: int | None = None
@@ -98,13 +110,13 @@ class PreferenceBody(_JudgementBody):
 
 class CorrectionBody(_JudgementBody):
     kind: Literal["correction"]
-    completion_id: Id
+    completion_id: AnswerId
     text: Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 class FlagBody(_JudgementBody):
     kind: Literal["flag"]
-    completion_id: Id
+    completion_id: AnswerId
     reason: Annotated[str, Field(max_length=40)]
     comment: Comment = ""
 

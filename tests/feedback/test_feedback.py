@@ -47,6 +47,22 @@ def test_a_rating(cast: Cast, answers: list[Completion]):
     assert (row.project, row.aspect, row.guideline_version) == (cast.project, "thumbs", 1)
 
 
+def test_the_response_of_v1_names_its_first_choice(cast: Cast, answers: list[Completion]):
+    # LangChain and LiteLLM keep the response's id and drop `completion_id`.
+    first, second = (f"chatcmpl-{one.pk}" for one in answers[:2])
+    said = [
+        {"kind": "rating", "completion_id": first, "value": 1},
+        {"kind": "correction", "completion_id": first, "text": "Boil it for eight minutes."},
+        {"kind": "flag", "completion_id": first, "reason": "spam"},
+        {"kind": "preference", "candidates": [first, second], "ranks": [1, 2]},
+    ]
+    for body in said:
+        response = cast.post("feedback", body)
+        assert response.status_code == 201, response.content
+        row = response.json()
+        assert str(answers[0].pk) in (row.get("completion_id"), *row.get("candidates", ()))
+
+
 def test_a_preference_keeps_the_order_in_which_answers_were_shown(cast: Cast, answers: list[Completion]):
     shown = [answers[2], answers[0], answers[1]]
     response = cast.post("feedback", preference(shown, [3, 1, 1]))
