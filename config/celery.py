@@ -5,6 +5,7 @@ from pathlib import Path
 
 from celery import Celery
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 from config import broker
 
@@ -28,7 +29,10 @@ app.conf.update(
 if settings.BROKER_URL.startswith("filesystem:"):
     broker.use()
     folder = Path(settings.BROKER_DIR)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(f"BROKER_DIR (in VAR_DIR unless set) cannot be made: {error}.") from error
     app.conf.broker_transport_options = {
         "data_folder_in": str(folder),
         "data_folder_out": str(folder),

@@ -13,12 +13,14 @@ from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
+from kombu.transport import TRANSPORT_ALIASES
 
 from training.launchers import LAUNCHERS
 
 __all__ = ["check_settings", "refuse_unsafe_start"]
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.-]+(:[0-9]+)?|[a-z-]+://\[[0-9a-f:]+\](:[0-9]+)?")
+TRAIN_DEVICES = ("auto", "cpu", "cuda")
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -31,6 +33,8 @@ def check_settings(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         *_check_launcher(),
         *_check_networks(),
         *_check_origins(),
+        *_check_choices(),
+        *_check_hosts(),
     ]
 
 
@@ -64,6 +68,9 @@ def _check_secrets() -> list[CheckMessage]:
 
 def _check_engine() -> list[CheckMessage]:
     messages: list[CheckMessage] = []
+    if not settings.ENGINE_URLS:
+        hint = "Unset it for the engine that `make up` starts."
+        messages.append(Error("ENGINE_URLS is empty.", hint=hint, id="ratchet.E003"))
     for url in settings.ENGINE_URLS:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -102,6 +109,11 @@ def _check_numbers() -> list[CheckMessage]:
         if getattr(settings, name) <= 0:
             messages.append(
                 Error(f"{name} must be above 0.", hint="Unset it for the default.", id="ratchet.E005")
+            )
+    for name in ("RATE_LIMIT_KEY", "RATE_LIMIT_RATER", "TRAIN_THREADS", "COMPILE_IN_REQUEST"):
+        if getattr(settings, name) < 0:
+            messages.append(
+                Error(f"{name} must be 0 or above.", hint="Unset it for the default.", id="ratchet.E005")
             )
     return messages
 
@@ -154,4 +166,29 @@ def _check_origins() -> list[CheckMessage]:
         )
         for origin in settings.CORS_ORIGINS
         if not ORIGIN.fullmatch(origin)
+    ]
+
+
+def _check_choices() -> list[CheckMessage]:
+    """Words of which only a few are known."""
+    messages: list[CheckMessage] = []
+    if settings.TRAIN_DEVICE not in TRAIN_DEVICES:
+        hint = f"Use one of {', '.join(TRAIN_DEVICES)}."
+        messages.append(Error(f"TRAIN_DEVICE={settings.TRAIN_DEVICE!r}.", hint=hint, id="ratchet.E010"))
+    scheme = urlsplit(settings.BROKER_URL).scheme  # the rest may be a password
+    if scheme not in TRANSPORT_ALIASES:
+        hint = "Use a URL such as redis://host:6379/0, or filesystem:// for files in BROKER_DIR."
+        messages.append(Error(f"BROKER_URL begins with {scheme!r}.", hint=hint, id="ratchet.E010"))
+    return messages
+
+
+def _check_hosts() -> list[CheckMessage]:
+    return [
+        Error(
+            f"ALLOWED_HOSTS has {host!r}, which is no host's name.",
+            hint="Give names as ratchet.example, without https:// and without a port.",
+            id="ratchet.E011",
+        )
+        for host in settings.ALLOWED_HOSTS
+        if "/" in host or re.search(r":[0-9]+$", host)
     ]

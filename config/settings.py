@@ -10,23 +10,15 @@ import os
 import socket
 from pathlib import Path
 
-import environ
 from csp.constants import NONCE
 from django.templatetags.static import static
-from environ.fileaware_mapping import FileAwareMapping
+
+from config.environment import Environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class _Variables(FileAwareMapping):  # type: ignore[misc]  # environ publishes no types
-    """The environment, and the files that it names; editors end a file with a newline, which is no value."""
-
-    def __getitem__(self, name: str) -> str:
-        return str(super().__getitem__(name)).strip()
-
-
-env = environ.FileAwareEnv()
-env.ENVIRON = _Variables()
+env = Environment()
 
 # --- Where things lie --------------------------------------------------------------------------------
 VAR_DIR = Path(env.str("VAR_DIR", default=str(ROOT / "var"))).resolve()
@@ -134,7 +126,7 @@ STATIC_ROOT = VAR_DIR / "static"
 WHITENOISE_USE_FINDERS = True  # no collectstatic step on a laptop; production may still collect
 
 # --- Database ----------------------------------------------------------------------------------------
-DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR_DIR / 'ratchet.sqlite3'}")}
+DATABASES = {"default": env.database("DATABASE_URL", f"sqlite:///{VAR_DIR / 'ratchet.sqlite3'}")}
 # Connections of one process to PostgreSQL. A stream holds none, so a few serve many readers.
 DATABASE_POOL_SIZE = env.int("DATABASE_POOL_SIZE", default=16)
 # Of these, so many are for streams, for pages and for REST each, half as many for what takes long: see
@@ -300,7 +292,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["console"], "level": env.log_level("LOG_LEVEL", "INFO")},
     "loggers": {"httpx": {"level": "WARNING"}},
 }
 

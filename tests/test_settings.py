@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from config.checks import check_settings
+from config.environment import Environment
 from tests.source import ROOT
 
 pytestmark = pytest.mark.unit
@@ -79,6 +81,55 @@ def test_scripts_of_other_sites_are_asked_about_only_where_one_is_named(tmp_path
 def test_an_origin_that_no_browser_sends_stops_the_start(settings, origins, is_fine):
     settings.CORS_ORIGINS = origins
     assert ("ratchet.E009" in {message.id for message in check_settings(None)}) is not is_fine
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DATABASE_POOL_SIZE", "many", "DATABASE_POOL_SIZE must be a whole number, got 'many'."),
+        ("TOKEN_GAP_SECONDS", "30s", "TOKEN_GAP_SECONDS must be a number, got '30s'."),
+        ("DEBUG", "maybe", "DEBUG must be true or false, got 'maybe'."),
+        ("TRAIN_SLURM", "gpu", "TRAIN_SLURM must be pairs such as partition=gpu,account=lab, got 'gpu'."),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL must be one of"),
+        ("SECRET_KEY_FILE", "/nowhere/key", "SECRET_KEY_FILE cannot be read: "),
+        ("DATABASE_URL", "", "DATABASE_URL must be a URL such as postgres://"),
+        ("DATABASE_URL", "mysql://ratchet:secret@db/ratchet", "DATABASE_URL must be a URL such as"),
+        ("DATABASE_URL", "postgres://ratchet:secret@db", "DATABASE_URL must be a URL such as"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(monkeypatch, name, value, sentence):
+    monkeypatch.setenv(name, value)
+    env, variable = Environment(), name.removesuffix("_FILE")
+    read = {
+        "DATABASE_POOL_SIZE": env.int,
+        "TOKEN_GAP_SECONDS": env.float,
+        "DEBUG": env.bool,
+        "TRAIN_SLURM": env.dict,
+        "LOG_LEVEL": lambda variable: env.log_level(variable, "INFO"),
+        "SECRET_KEY": env.str,
+        "DATABASE_URL": lambda variable: env.database(variable, "sqlite://:memory:"),
+    }
+    with pytest.raises(ImproperlyConfigured) as raised:
+        read[variable](variable)
+    assert str(raised.value).startswith(sentence)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check"),
+    [
+        ("ENGINE_URLS", [], "ratchet.E003"),
+        ("RATE_LIMIT_KEY", -1, "ratchet.E005"),
+        ("TRAIN_DEVICE", "gpu", "ratchet.E010"),
+        ("BROKER_URL", "http://redis:6379", "ratchet.E010"),
+        ("ALLOWED_HOSTS", ["https://ratchet.example"], "ratchet.E011"),
+        ("ALLOWED_HOSTS", ["ratchet.example:443"], "ratchet.E011"),
+    ],
+)
+def test_what_could_not_work_stops_the_start(settings, name, value, check):
+    assert check not in {message.id for message in check_settings(None)}
+    setattr(settings, name, value)
+    assert check in {message.id for message in check_settings(None)}
 
 
 @pytest.mark.slow
