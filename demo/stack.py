@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import httpx
 
@@ -28,6 +30,7 @@ class Stack:
     folder: Path
     port: int
     env: dict[str, str]
+    lock: TextIO
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,6 +64,7 @@ class Stack:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[self.lock.fileno()],  # the folder is theirs, also when we are killed
         )
 
     def wait_until(self, what: str, is_ready: Callable[[], bool], seconds: float) -> None:
@@ -97,11 +101,12 @@ class Stack:
 
 
 def prepare(folder: Path, port: int, **settings: str) -> Stack:
-    """A fresh folder with its own database, broker and secrets. Raises DemoError for a taken port.
+    """A fresh folder with its own database, broker and secrets. Raises DemoError for a taken port or folder.
 
     `settings` go into the processes' environment, over the embedded default.
     """
     _refuse_taken(port)
+    lock = _locked(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     engine_port = _free_port()
@@ -120,7 +125,7 @@ def prepare(folder: Path, port: int, **settings: str) -> Stack:
         **settings,
     }
     (folder / "artifacts").mkdir()
-    return Stack(folder=folder, port=port, env=env)
+    return Stack(folder=folder, port=port, env=env, lock=lock)
 
 
 def _is_up(url: str) -> bool:
@@ -139,6 +144,21 @@ def _refuse_taken(port: int) -> None:
             raise DemoError(
                 f"Port {port} is taken. Stop what listens there, or choose another: PORT=8010 make demo"
             ) from error
+
+
+def _locked(folder: Path) -> TextIO:
+    """A lock beside the folder, held as long as a demo runs in it: to begin anew is to delete what it has."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise DemoError(
+            f"A demo runs in {folder}, and another one would delete what it has. Stop it first (Ctrl-C where "
+            "it runs), or start this one from another clone."
+        ) from error
+    return lock
 
 
 def _free_port() -> int:

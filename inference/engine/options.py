@@ -91,7 +91,7 @@ def parse_options(argv: Sequence[str] | None = None) -> Options:
     if given.dtype not in ("auto", "bfloat16", "float32"):
         parser.error(f"--dtype must be auto, bfloat16 or float32, got {given.dtype}")
     if not (given.model / "config.json").is_file():
-        parser.error(f"{given.model} holds no model: there is no config.json in it")
+        parser.error(f"{given.model} holds no model: there is no config.json in it. `make model` writes one")
     api_key = _api_key()
     if not api_key:
         parser.error("set ENGINE_API_KEY (or ENGINE_API_KEY_FILE): whoever has the key may load adapters")

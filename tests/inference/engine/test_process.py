@@ -40,7 +40,7 @@ def test_bad_settings_stop_the_start_with_a_sentence(tmp_path):
     here = ("--model", str(tmp_path))
     cases: list[tuple[tuple[str, ...], dict[str, str | None], str]] = [
         (here, {"ENGINE_API_KEY": None}, "set ENGINE_API_KEY"),
-        (("--model", "/nowhere"), {}, "holds no model"),
+        (("--model", "/nowhere"), {}, "in it. `make model` writes one"),
         ((*here, "--port", "0"), {}, "--port must be at least 1"),
         ((*here, "--dtype", "int8"), {}, "--dtype must be"),
         (here, {"ENGINE_MAX_WAITING": "many"}, "invalid int value"),
