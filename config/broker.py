@@ -24,7 +24,11 @@ class Channel(filesystem.Channel):
         folder = Path(self.data_folder_out)
         name = f"{monotonic_ns()}_{uuid.uuid4()}.{queue}.msg"  # read in the order of names
         partial = folder / f".{name}.partial"
-        partial.write_text(dumps(payload))
+        try:
+            partial.write_text(dumps(payload))
+        except OSError:  # a full disk: beat tries several times a second, for hours
+            partial.unlink(missing_ok=True)
+            raise
         partial.replace(folder / name)
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:

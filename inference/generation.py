@@ -43,7 +43,7 @@ from inference.services.completions import (
 )
 from inference.services.engines import EngineChoice, answering, in_order, none_of, worst_of
 from inference.services.prompts import MAX_CHARS_A_TOKEN, record_prompt
-from projects.errors import Problem, Unavailable
+from projects.errors import Problem, Unavailable, as_problem
 from projects.ids import uuid7
 from projects.models import ApiKey, Project
 from projects.offload import lightly_committed, write_to_database
@@ -220,9 +220,9 @@ class Generation:
             state, problem = Completion.State.FAILED, problem_of(error, self.ask.version)
         except Problem as error:
             state, problem = Completion.State.FAILED, error
-        except DatabaseError:
+        except DatabaseError as error:
             logger.exception("the rows of an answer could not be written")
-            state, problem = Completion.State.FAILED, _database_away()
+            state, problem = Completion.State.FAILED, as_problem(error) or _database_away()
         except Exception:
             logger.exception("an answer broke")
             state = Completion.State.FAILED
@@ -344,7 +344,7 @@ class Generation:
                 logger.warning("the end of an answer could not be written yet: %s", error)
                 if attempt + 1 == FINISH_TRIES:
                     # The row stays running until the reaper closes it; whoever reads is told.
-                    self.problem = _database_away()
+                    self.problem = as_problem(error) or _database_away()
                     return
                 await asyncio.sleep(0.2 * 4**attempt)
             else:

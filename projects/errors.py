@@ -212,7 +212,7 @@ def as_problem(error: Exception) -> Problem | None:
         return _with_status(406, "not_acceptable", "Answers are application/json.")
     if isinstance(error, drf.APIException) and error.status_code < 500:
         return _with_status(error.status_code, "invalid_request", str(error.detail))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_disk_full(error):
         logger.error("the disk is full: %s", error)
         return Unavailable(
             "The server has no room on its disk, and nothing was done. Its operator has to make some.",
@@ -245,6 +245,14 @@ def _with_status(status: int, code: str, message: str) -> Problem:
     problem = Problem(message, code=code)
     problem.status = status
     return problem
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Of ours, or of the database, for which Django has no class of its own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    signs = ("database or disk is full", "No space left on device", "Disk quota exceeded")
+    return isinstance(error, OperationalError) and any(sign in str(error) for sign in signs)
 
 
 def _is_database_away(error: Exception) -> bool:

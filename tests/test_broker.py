@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
@@ -44,6 +45,17 @@ def test_what_is_being_written_is_not_read(channel: Any, tmp_path: Path, monkeyp
     assert any(tmp_path.iterdir())
     with pytest.raises(Empty):
         channel._get("default")
+
+
+def test_a_full_disk_leaves_nothing_behind(channel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def write_text(path: Path, text: str) -> None:
+        path.touch()  # the name takes no block
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(OSError, match="No space left"):
+        channel._put("default", {"body": 1})
+    assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
 def test_half_a_message_is_dropped_and_the_next_one_heard(channel: Any, tmp_path: Path):

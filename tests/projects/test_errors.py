@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import close_old_connections, connection, connections
+from django.db import OperationalError, close_old_connections, connection, connections
 from django.test import Client
 
 from feedback.api import judgements
@@ -150,9 +150,17 @@ def test_our_own_bug_is_a_500_that_tells_nothing(cast: Cast, monkeypatch: pytest
     assert "secret" not in response.content.decode()
 
 
-def test_a_full_disk_is_503_and_no_bug(cast: Cast, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/srv/artifacts/x"),
+        OperationalError("database or disk is full"),
+        OperationalError('could not extend file "base/1/2": No space left on device'),
+    ],
+)
+def test_a_full_disk_is_503_and_no_bug(cast: Cast, monkeypatch: pytest.MonkeyPatch, error: Exception):
     def full(*args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/srv/artifacts/x")
+        raise error
 
     monkeypatch.setattr(judgements, "record_judgement", full)
     body = {"kind": "flag", "completion_id": "01890a5d-ac96-774b-bcce-b302099a8057", "reason": "spam"}
