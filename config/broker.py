@@ -17,6 +17,10 @@ from kombu.utils.json import dumps
 
 logger = logging.getLogger(__name__)
 
+# For a server that is a broker: who rings a bell in a request does not wait for one that is away. By default
+# kombu tries for six seconds, whatever `retry` says. Workers and beat, which need it, wait by themselves.
+PATIENCE = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+
 
 class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: Any, **options: Any) -> None:  # type: ignore[override]  # as kombu's own

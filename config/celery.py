@@ -40,6 +40,8 @@ if settings.BROKER_URL.startswith("filesystem:"):
         "polling_interval": 0.2,
     }
     app.conf.worker_enable_remote_control = False
+else:
+    app.conf.broker_transport_options = broker.PATIENCE
 
 app.autodiscover_tasks(["projects", "inference", "feedback", "training"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from config import broker
+from tests.services import free_port
 
 pytestmark = pytest.mark.unit
 
@@ -63,3 +66,10 @@ def test_half_a_message_is_dropped_and_the_next_one_heard(channel: Any, tmp_path
         (tmp_path / f"{name}.default.msg").write_bytes(content)
     channel._put("default", {"body": "next"})
     assert channel._get("default") == {"body": "next"}
+
+
+def test_a_broker_that_is_away_is_not_waited_for():
+    began = time.monotonic()
+    with pytest.raises(OperationalError):
+        Connection(f"redis://127.0.0.1:{free_port()}/0", transport_options=broker.PATIENCE).default_channel  # noqa: B018
+    assert time.monotonic() - began < 4  # six seconds by default, a tenth of one here
