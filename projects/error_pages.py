@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import REASON_BAD_ORIGIN
 from django.shortcuts import render
 from django.utils.translation import gettext
 
@@ -24,6 +25,7 @@ from projects.errors import (
 )
 
 _NOT_IN_HOSTS = re.compile(r"[^A-Za-z0-9.:\[\]_-]")
+_NOT_IN_ORIGINS = re.compile(r"[^A-Za-z0-9.:\[\]_/+-]")
 
 
 class HostNotAllowed(Problem):
@@ -102,7 +104,15 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "", **kwargs: Any) -> HttpResponse:
-    """The form was older than the session, or cookies are off."""
+    """The form was older than the session, cookies are off, or a proxy does not say that it ends TLS."""
+    origin = request.headers.get("Origin", "")
+    if reason == REASON_BAD_ORIGIN % origin:
+        sentence = gettext(
+            "This server takes no forms from %(origin)s. If that is its own address, its operator lets the "
+            "proxy send Host and X-Forwarded-Proto, or adds it to the setting CSRF_TRUSTED_ORIGINS."
+        )
+        said = _NOT_IN_ORIGINS.sub("?", origin)[:100]
+        return error_page(request, Forbidden(sentence % {"origin": said}, code="csrf"))
     sentence = gettext(
         "This page is older than your sign-in. Reload it and try again; cookies must be allowed."
     )

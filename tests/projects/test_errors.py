@@ -150,6 +150,21 @@ def test_our_own_bug_is_a_500_that_tells_nothing(cast: Cast, monkeypatch: pytest
     assert "secret" not in response.content.decode()
 
 
+def test_a_proxy_that_hides_tls_is_named_to_its_operator():
+    client = Client(enforce_csrf_checks=True)
+    response = client.post("/login/", {"username": "ada"}, headers={"Origin": "https://testserver"})
+    assert response.status_code == 403
+    said = response.content.decode()
+    assert all(word in said for word in ("https://testserver", "X-Forwarded-Proto", "CSRF_TRUSTED_ORIGINS"))
+
+    hostile = client.post("/login/", {}, headers={"Origin": "https://<script>.example"}).content.decode()
+    assert "https://?script?.example" in hostile
+
+    client.get("/login/")
+    without = client.post("/login/", {"username": "ada"}, headers={"Origin": "http://testserver"})
+    assert "older than your sign-in" in without.content.decode()
+
+
 @pytest.mark.parametrize(
     "error",
     [
