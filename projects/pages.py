@@ -18,6 +18,14 @@ def home(request: HttpRequest) -> HttpResponse:
     return render(request, "projects/home.html", {"projects": projects})
 
 
+def onward(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """A redirect, for a page's script as well: one that it followed itself would use up the next page's
+    messages."""
+    if request.headers.get("HX-Request") == "true" and response.status_code == 302:
+        return HttpResponse(headers={"HX-Redirect": response["Location"]})
+    return response
+
+
 def healthz(request: HttpRequest) -> JsonResponse:
     """The web process answers. It says nothing of the database or the engine."""
     return JsonResponse({"status": "ok"})

@@ -26,6 +26,7 @@ from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.numbers import read_whole
+from projects.pages import onward
 from projects.services import Actor
 
 PAGE = 50
@@ -83,8 +84,10 @@ def make(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         messages.success(request, maker(request, project, Actor(user=person(request))))
     except Problem as problem:
+        if request.headers.get("HX-Request") == "true":  # its form keeps what was typed
+            raise
         messages.error(request, problem.message)
-    return redirect("tasks", slug=project.slug)
+    return onward(request, redirect("tasks", slug=project.slug))
 
 
 def _batch(request: HttpRequest, project: Project, actor: Actor) -> str:

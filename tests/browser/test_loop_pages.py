@@ -78,7 +78,7 @@ def test_a_manager_rolls_back_with_a_reason(page: Page, people: Cast, sign_in: A
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Reason").fill("Worse on soups.")
     dialog.get_by_role("button", name="Roll back").click()
-    expect(page.get_by_text("Back to v1")).to_be_visible()
+    expect(page.locator(".toast", has_text="Back to v1")).to_be_visible()
     last = Deployment.objects.filter(project=people.project).first()
     assert last is not None
     assert (last.number, last.kind, last.champion, last.reason, last.user) == (
@@ -109,16 +109,25 @@ def test_a_manager_takes_a_watched_version_back(page: Page, people: Cast, sign_i
     assert (last.kind, last.champion, last.reason) == ("rollback", people.v1, "Worse on soups.")
 
 
-def test_what_is_refused_is_said_on_the_page(page: Page, people: Cast, sign_in: Any) -> None:
+def test_what_is_refused_is_said_where_it_was_typed_and_kept(
+    page: Page, people: Cast, sign_in: Any, console: Any
+) -> None:
+    console.allow("422")
     sign_in(people.ada)
     page.goto("/p/kitchen/")
     page.get_by_role("button", name="Start a run").click()
-    page.get_by_label("Settings").fill("{nonsense")
-    page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.get_by_text("not valid JSON")).to_be_visible()
-    page.get_by_role("button", name="Start a run").click()
-    page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.locator(".toast.is-bad")).to_be_visible()
+    dialog = page.get_by_role("dialog", name="Start a run")
+    settings, start = dialog.get_by_label("Settings"), dialog.get_by_role("button", name="Start", exact=True)
+    settings.fill("{nonsense")
+    start.click()
+    refusal = dialog.locator(".refusal[role=alert]")
+    expect(refusal).to_contain_text("not valid JSON")
+    expect(settings).to_have_value("{nonsense")
+    settings.fill("")
+    start.click()
+    expect(refusal).not_to_contain_text("not valid JSON")
+    expect(refusal).to_have_count(1)  # there is nothing to learn from yet
+    expect(start).to_be_enabled()
     assert not Run.objects.exists()
 
 

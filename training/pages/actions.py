@@ -24,6 +24,7 @@ from projects.access import project_for
 from projects.errors import Invalid, NotFound, Problem
 from projects.models import Membership, Project
 from projects.numbers import read_whole
+from projects.pages import onward
 from projects.services import Actor
 from projects.threaded import takes_long
 from training.models import Compilation, Dataset, Evaluation, Pipeline, Policy, Rollout
@@ -55,7 +56,8 @@ BACK = ("loop", "runs", "versions")  # pages that carry the buttons
 
 
 def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-    """A POST by a manager of the project; a Problem becomes a message on the page that it came from."""
+    """A POST by a manager of the project. A Problem is told to the script that sent the form, which keeps
+    what was typed; without one it becomes a message on the page that it came from."""
 
     @takes_long("POST")
     @login_required
@@ -64,10 +66,12 @@ def manager_action(act: Callable[..., HttpResponse]) -> Callable[..., HttpRespon
     def view(request: HttpRequest, slug: str, **kwargs: int) -> HttpResponse:
         project = project_for(request, slug, Membership.Role.MANAGER)
         try:
-            return act(request, project, Actor(user=person(request)), **kwargs)
+            return onward(request, act(request, project, Actor(user=person(request)), **kwargs))
         except NotFound:
             raise
         except Problem as problem:
+            if request.headers.get("HX-Request") == "true":
+                raise
             messages.error(request, problem.message)
             return _back(request, project, **kwargs)
 

@@ -53,14 +53,30 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const { xhr } = event.detail;
   if (xhr.status < 400) return;
   event.detail.shouldSwap = false;
-  if (xhr.status === 401) return; // the bar says it
+  if (xhr.status === 401 && !isKept(event.detail.elt)) return; // the bar says it, unless a dialog hides it
   if (event.detail.requestConfig.verb === "get") return; // a poll that fails comes again by itself
   const sentence = xhr.getResponseHeader("X-Ratchet-Message");
-  toast(sentence ? decodeURIComponent(sentence) : document.getElementById("words").dataset.failed, { bad: true });
+  refuse(event.detail.elt, sentence ? decodeURIComponent(sentence) : document.getElementById("words").dataset.failed);
 });
 document.addEventListener("htmx:sendError", (event) => {
-  if (event.detail.requestConfig.verb !== "get") toast(offline(), { bad: true });
+  if (event.detail.requestConfig.verb !== "get") refuse(event.detail.elt, offline());
 });
+
+// A form that leads to another page says itself why it did not, above its buttons, and keeps what was typed.
+// Above all in a dialog: a toast lies behind it. Whatever else was refused is a toast.
+function refuse(element, text) {
+  if (!isKept(element)) return toast(text, { bad: true });
+  unsay(element);
+  const line = document.createElement("p");
+  line.className = "refusal";
+  line.setAttribute("role", "alert");
+  line.textContent = text;
+  element.lastElementChild.before(line);
+  return line;
+}
+const isKept = (element) => Boolean(element.matches?.("form[hx-swap=none]"));
+const unsay = (element) => element.querySelector?.(":scope > .refusal[role=alert]")?.remove();
+document.addEventListener("htmx:beforeRequest", (event) => unsay(event.detail.elt));
 
 // On a phone the tabs and the kinds of work are wider than the screen: the one we are on is in sight.
 for (const here of document.querySelectorAll(".tabs [aria-current], .work-head [aria-current]")) {
