@@ -16,6 +16,7 @@ import pytest
 from django.test import Client
 
 from feedback.models import Agreement, Assignment, RaterEvent, Standing, Task
+from feedback.services import queue
 from feedback.services.answers import answer_task
 from feedback.services.draw import draw_tasks
 from feedback.services.queue import claim_task
@@ -49,10 +50,30 @@ def unusual(shown: list[Completion], dice: random.Random) -> int:
     return longer(shown, dice)
 
 
+class FairSides(random.SystemRandom):
+    """For the queue's shuffle: the longer answer is left in every other two questions.
+
+    As fair as dice, without their luck: by these one honest rater in a thousand leans to a side.
+    """
+
+    answers: dict[str, Completion]
+
+    def shuffle(self, ids: Any) -> None:
+        if not ids:  # there is no gold
+            return
+        texts = {one: self.answers[str(one)].text for one in ids}
+        is_left = number_in(texts[ids[0]]) // 2 % 2 == 0
+        ids.sort(key=lambda one: len(texts[one]), reverse=is_left)
+
+
+def number_in(text: str) -> int:
+    """The number of its question, which each answer names."""
+    return int(re.findall(r"\d+", text)[0])
+
+
 def coin(shown: list[Completion], dice: random.Random) -> int:
     """Right in exactly half of them: what a coin gives, without its luck."""
-    number = int(re.findall(r"\d+", shown[0].text)[0])
-    return longer(shown, dice, float(number % 2))
+    return longer(shown, dice, float(number_in(shown[0].text) % 2))
 
 
 # Who -> how they choose, seconds for each, and the words by which they are named; none for the honest.
@@ -75,7 +96,7 @@ RATERS: dict[str, tuple[Choice, float, str]] = {
 
 
 @pytest.fixture
-def judged(cast: Cast) -> dict[str, Standing]:
+def judged(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> dict[str, Standing]:
     """All raters have answered all questions, and were measured; their standings by name."""
     dice = random.Random(7)
     v2 = Version.objects.create(project=cast.project, number=2, kind="adapter", digest="sha256:2")
@@ -89,6 +110,9 @@ def judged(cast: Cast) -> dict[str, Standing]:
         create_task(project=cast.project, kind="compare", prompt=prompt, completions=made)
     draw_tasks(project=cast.project, kinds=["compare"])
     answers = {str(one.pk): one for one in Completion.objects.select_related("version")}
+    sides = FairSides()
+    sides.answers = answers
+    monkeypatch.setattr(queue, "_dice", sides)
     for name, (choose, seconds, _) in RATERS.items():
         user = User.objects.create_user(name)
         add_member(project=cast.project, user=user, role="rater", actor=SYSTEM)
