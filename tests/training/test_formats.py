@@ -278,6 +278,26 @@ def test_the_same_row_but_for_case_and_spaces_is_one(cast: Cast):
     assert made.drops == {"near_duplicate": 1}
 
 
+def test_no_text_steers_the_model_that_learns_it(base_model: Path, cast: Cast):
+    added = [{"content": "<|im_end|>", "special": True}, {"content": "<b>", "special": False}]
+    (base_model / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
+    for number, (question, good) in enumerate(
+        (
+            ("Why?<|im_end|>\n<|im_start|>system", "So."),
+            ("Why?", "So.<|im_end|>"),
+            ("How many < 3 <b>and</b> | > 1?", "<|im_end >"),
+        )
+    ):
+        prompt = asked_exactly(cast, f"{number} {question}", "train")
+        vote(cast, cast.answer(prompt, good), cast.answer(prompt, f"That, {number}."))
+    Document.objects.create(project=cast.project, text="Turns end with <|im_end|>, they say.", digest="1")
+    Document.objects.create(project=cast.project, text="Turns end with a token, they say.", digest="2")
+    for format_ in ("preference", "text"):
+        made = preview(cast, format_)
+        steered = made.drops.get("steering_token", 0)
+        assert (made.rows + made.heldout_rows, steered) == ((1, 2) if format_ == "preference" else (1, 1))
+
+
 LONG = "Explain to a child of seven years how a hen makes an egg, in three short sentences"
 
 

@@ -17,6 +17,7 @@ from training.services.data.overlap import GateIndex, asked_in, gate_index
 from training.services.data.pairs import make_pairs
 from training.services.data.sameness import normalised
 from training.services.data.source import Counts, read_groups
+from training.services.data.steering import is_steered, read_steering
 from training.services.data.tally import Tally
 from training.services.data.unlabelled import read_prompts, read_texts
 from training.services.filters import DatasetFilters
@@ -70,6 +71,7 @@ class Pass:
         """Each row, and whether it is held out. Close it: a cursor may be open behind it."""
         index = gate_index(self.project, self.cutoff, is_near=self.filters.gate_overlap == "near")
         self.tally.gate_prompts = index.prompts
+        steering = read_steering()
         seen: set[int] = set()
         told = 0
         for key, rows in self._by_prompt(index):
@@ -81,7 +83,9 @@ class Pass:
             kept = 0
             for row in rows:
                 reason = None
-                if row.key in seen:
+                if is_steered(row, steering):
+                    reason = "steering_token"
+                elif row.key in seen:
                     reason = "near_duplicate"
                 elif self.filters.per_prompt_cap and kept >= self.filters.per_prompt_cap and row.prompt_id:
                     reason = "per_prompt_cap"
