@@ -356,7 +356,7 @@ def test_the_same_question_in_two_tabs_is_answered_once(
     page.keyboard.press("1")
     expect(page.get_by_text("Nothing is left for you just now")).to_be_visible()
     other.keyboard.press("2")
-    expect(other.get_by_text("You judged the same before")).to_be_visible()
+    expect(other.get_by_text("You judged this before")).to_be_visible()
     preference = Preference.objects.get()
     assert [side.rank for side in preference.candidates.order_by("position")] == [1, 2]
 

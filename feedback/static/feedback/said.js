@@ -132,11 +132,12 @@ export function keepSaid(turns, words, unsent) {
     show(id, response?.ok ? await response.text() : "");
   }
 
-  // The place as the server has it, where it is still on the page and nobody writes into it.
+  // The place as the server has it, where it is still on the page, nobody writes into it, and nothing else that was
+  // pressed there is about to replace it: htmx drops the answer to a button that is gone.
   function show(id, html) {
     const place = document.getElementById(id);
     if (!place) return;
-    const isBusy = !html || place.querySelector("[data-editor], [data-stream]");
+    const isBusy = !html || place.querySelector("[data-editor], [data-stream], .htmx-request");
     for (const [key, { id: now, subject }] of said) {
       const there = document.getElementById(subject.place.id);
       if (there && !place.contains(there)) continue;
