@@ -301,6 +301,30 @@ def test_every_relative_link_leads_to_a_file_and_its_heading(page: Path):
     assert not broken, f"{page.name} has links that lead nowhere: {', '.join(broken)}"
 
 
+def test_each_decision_is_whole():
+    """Merges once left the end of one entry behind another one."""
+    _, *entries = (ROOT / "docs/decisions.md").read_text().strip().split("\n\n## ")
+    lines = [line for entry in entries for line in entry.splitlines()]
+    assert len(set(lines)) == len(lines), sorted(line for line in set(lines) if lines.count(line) > 1)
+    for entry in entries:
+        heading, *text = entry.splitlines()
+        assert re.match(r"2\d{3}-\d\d-\d\d [A-Z]\S* \S", heading), f"no date or no title: {heading}"
+        assert 1 <= len(text) <= 8 and all(text), f"not one paragraph of at most eight lines: {heading}"
+        assert re.match(r"[A-Z`]", text[0]) and text[-1].endswith("."), (
+            f"begins or ends amid a sentence: {heading}"
+        )
+        assert sum(line.count("Cost:") for line in text) <= 1, f"two entries in one: {heading}"
+    dates = [entry[:10] for entry in entries]
+    assert dates == sorted(dates), "newest last"
+
+
+def test_each_file_that_a_decision_names_is_there():
+    files = {str(path.relative_to(ROOT)) for path in source.files(*source.APPS, "bench", "demo", "tests")}
+    named = set(re.findall(r"[\w./]+\.py\b", (ROOT / "docs/decisions.md").read_text())) - {"manage.py"}
+    gone = {name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)}
+    assert not gone, f"docs/decisions.md names files that are not: {', '.join(sorted(gone))}"
+
+
 def test_each_threat_names_tests_that_are_there():
     table = [
         line for line in (ROOT / "docs/threat-model.md").read_text().splitlines() if line.startswith("| ")
