@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def own_place(**env: str) -> Iterator[Path]:
+def own_place() -> Iterator[Path]:
     """The folder; Django is set up on it, and its tables are made. Once a process."""
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as name:
         folder = Path(name)
@@ -23,7 +23,6 @@ def own_place(**env: str) -> Iterator[Path]:
             "SECRET_KEY": "a-key-for-the-bench-that-is-long-enough-for-every-check-of-django",
             "ENGINE_API_KEY": "bench",
             "LOG_LEVEL": "ERROR",
-            **env,
         }
         import django
 

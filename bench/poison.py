@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
     labels = LABELS // 2 if quick else LABELS
-    with own_place(DEFAULT_MAX_TOKENS="64") as folder:
+    with own_place() as folder:
         model_in(folder)
         arms = [
             Arm("without the hostile labels", 1, {"not_raters": ["hostile"]}),

@@ -95,11 +95,11 @@ async def swaps(stack: Stack, key: str, served: Child, cycles: int) -> Seasons:
             seasons.before = (began, time.monotonic())
             for number in range(2, cycles + 2):
                 body = {"version": f"v{number}", "override": True, "reason": "Measured by bench/swap.py."}
-                await one_swap(http, target, body, f"{SLUG}@v{number}", seasons)
-                await settle(stack, served, seasons, {f"v{number}"})
+                await one_swap(http, target, body, _label(number), seasons)
+                await settle(stack, served, seasons, held=number, left=1)
                 back = {"rollback": True, "reason": "Measured by bench/swap.py."}
-                await one_swap(http, target, back, f"{SLUG}@v1", seasons)
-                await settle(stack, served, seasons, {f"v{number}"})
+                await one_swap(http, target, back, _label(1), seasons)
+                await settle(stack, served, seasons, held=number, left=number)
         finally:
             seasons.seen = await clients.stop()
     return seasons
@@ -127,20 +127,29 @@ async def one_swap(
     )
 
 
-async def settle(stack: Stack, served: Child, seasons: Seasons, wanted: set[str]) -> None:
-    """Until the engine holds the base and `wanted` alone, as the reconciler sees to; then look."""
+def _label(number: int) -> str:
+    return f"{SLUG}@v{number}"
+
+
+async def settle(stack: Stack, served: Child, seasons: Seasons, *, held: int, left: int) -> None:
+    """Until the engine holds the base and v`held` alone and v`left` answers no more; then look."""
     deadline = time.monotonic() + 30
     headers = {"Authorization": f"Bearer {stack.env['ENGINE_API_KEY']}"}
     async with httpx.AsyncClient(trust_env=False, headers=headers, timeout=30) as http:
         while time.monotonic() < deadline:
             models = (await http.get(stack.env["ENGINE_URLS"] + "/v1/models")).json()["data"]
-            if {entry["id"].rsplit("-", 1)[-1] for entry in models if entry.get("parent")} == wanted:
+            names = {entry["id"].rsplit("-", 1)[-1]: entry["id"] for entry in models if entry.get("parent")}
+            leaving = names.get(f"v{left}", stack.env["ENGINE_SERVED_NAME"])
+            metrics = (await http.get(stack.env["ENGINE_URLS"] + "/metrics")).text
+            is_silent = f'vllm:num_requests_running{{model_name="{leaving}"}} 0.0' in metrics
+            if set(names) == {f"v{held}"} and is_silent:
                 break
             await asyncio.sleep(0.2)
         else:
             print("  the engine still holds more than it should after 30 s")
     await asyncio.sleep(2)
     seasons.memory.append(memory_mib(served.pid))
+    print(f"  the engine takes {seasons.memory[-1]:.0f} MiB", flush=True)
 
 
 async def restarts(stack: Stack, adapter: Path, count: int) -> tuple[list[Seen], list[float]]:

@@ -101,7 +101,7 @@ def _check_engine() -> list[CheckMessage]:
 def _check_numbers() -> list[CheckMessage]:
     messages: list[CheckMessage] = []
     positive = (
-        "CONTEXT_LENGTH", "DEFAULT_MAX_TOKENS", "MAX_STREAMS", "FIRST_TOKEN_SECONDS", "TOKEN_GAP_SECONDS",
+        "CONTEXT_LENGTH", "MAX_STREAMS", "FIRST_TOKEN_SECONDS", "TOKEN_GAP_SECONDS",
         "ANSWER_SECONDS", "READERLESS_SECONDS", "RUN_LEASE_SECONDS", "RUN_MAX_SECONDS", "RUN_ATTEMPTS",
         "MAX_BODY_BYTES", "DATABASE_POOL_SIZE", "TRAIN_PROCESSES", "TRAIN_CPUS", "TRAIN_MEMORY_GB",
     )  # fmt: skip

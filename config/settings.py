@@ -160,7 +160,6 @@ ENGINE_API_KEY = _secret("ENGINE_API_KEY", ROOT / "var/secrets/engine_api_key", 
 ENGINE_SERVED_NAME = env.str("ENGINE_SERVED_NAME", default=MODEL_DIR.name)
 # Tokens that a prompt and its answer may have together.
 CONTEXT_LENGTH = env.int("CONTEXT_LENGTH", default=2048)
-DEFAULT_MAX_TOKENS = env.int("DEFAULT_MAX_TOKENS", default=256)
 # Answers that one web process relays at a time; more are answered 429.
 MAX_STREAMS = env.int("MAX_STREAMS", default=256)
 # Answers to imported prompts that are made at a time, less those that people wait for.

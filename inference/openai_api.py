@@ -113,7 +113,7 @@ class ChatBody(LenientBody):
                 param="max_tokens" if self.max_completion_tokens is None else "max_completion_tokens",
             )
         values = {
-            "max_tokens": wanted or settings.DEFAULT_MAX_TOKENS,
+            "max_tokens": wanted,
             "temperature": self.temperature,
             "top_p": self.top_p,
             "seed": self.seed,

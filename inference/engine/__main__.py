@@ -34,7 +34,9 @@ def main() -> int:
     import uvicorn
 
     from inference.engine.app import build_app
+    from inference.engine.memory import keep_little
 
+    keep_little()
     torch.set_num_threads(options.threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

@@ -13,11 +13,13 @@ from transformers import PretrainedConfig
 from inference.engine.errors import OutOfMemory
 from inference.engine.options import Options
 
-GIB = 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
 USUAL_VERSIONS = 4  # champion, previous, canary, candidate: caches are made small enough for so many
 USUAL_TOKENS = 512  # of prompt and answer: no more cache than this is set aside for each running answer
 CPU_GIB = 6.0
 GPU_SHARE = 0.85  # the rest is for activations and for the kernels themselves
+# Parameters of glibc's mallopt (malloc.h).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,22 @@ def give_back() -> None:
     pages of freed matrices, some hundred megabytes a version, unless it is told to look for them.
     """
     gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl has not
-        if trim is not None:
-            trim(0)
+    _glibc("malloc_trim", 0)
+
+
+def keep_little() -> None:
+    """Tell the C library to return what is freed. To be called before any thread is started.
+
+    By itself it keeps an arena a thread, and learns from each large matrix that is freed to serve the next of
+    its size from an arena too, where it stays. Tokens a second are the same with and without.
+    """
+    _glibc("mallopt", M_ARENA_MAX, 1)
+    _glibc("mallopt", M_MMAP_THRESHOLD, 4 * MIB)
+    _glibc("mallopt", M_TRIM_THRESHOLD, 8 * MIB)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    """Call a function that only glibc has: musl and other systems have not."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)

@@ -24,6 +24,7 @@ log = logging.getLogger("ratchet.engine")
 DRAIN_GRACE_S = 5.0  # beyond the deadline of a request
 WARM_UP = 8  # answers at once, for the base; its kernels serve the other versions too
 RESTART_PAUSE_S = 1.0  # a thread that dies at once must not take all of the machine
+SILENT_S = 1.0  # a version that nobody asked for so long gives back what its last answers took
 
 
 class Versions:
@@ -154,9 +155,17 @@ class Versions:
         log.info("%s is unloaded", name)
 
     async def watch(self) -> None:
-        """Start a new thread wherever one died. Runs until it is cancelled."""
+        """Start a new thread wherever one died, and give memory back when a version falls silent.
+
+        Runs until it is cancelled.
+        """
+        gave_back = time.monotonic()
         while True:
             await asyncio.sleep(0.1)
+            silent = time.monotonic() - SILENT_S
+            if any(version.is_idle and gave_back < version.asked < silent for version in self.all()):
+                await asyncio.to_thread(give_back)
+                gave_back = silent
             for version in [*self.all(), *self._draining.values()]:
                 if version.lane.has_died:
                     self._metrics.restarts.labels(version.name).inc()

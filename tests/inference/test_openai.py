@@ -14,6 +14,7 @@ from openai import OpenAI
 from inference.models import Completion, Prompt
 from tests.cast import Cast
 from tests.processes import Process
+from tests.tiny import CONTEXT
 
 pytestmark = pytest.mark.model
 ASKED = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -53,6 +54,14 @@ def test_an_answer_is_a_row_that_names_its_version(client: Any, cast: Cast) -> N
     assert (row.tokens_in, row.tokens_out) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
     assert 0 < row.tokens_out <= 12
     assert 0 < row.ttft_ms <= row.total_ms
+
+
+def test_without_a_length_an_answer_gets_what_fits_behind_the_prompt(client: Any) -> None:
+    long = [{"role": "user", "content": "Why is the sky blue? " * 35}]
+    answer = client.chat.completions.create(model="kitchen", messages=long, seed=3)
+    row = row_of(answer.id.removeprefix("chatcmpl-"))
+    assert row.sampling == {"seed": 3}
+    assert CONTEXT - 256 < row.tokens_in < row.tokens_in + row.tokens_out <= CONTEXT
 
 
 def test_a_stream_names_its_version_in_every_chunk(client: Any, cast: Cast) -> None:
