@@ -15,8 +15,9 @@ from django.conf import settings
 
 from feedback.api.bodies import PromptLine
 from inference.services.prompt_imports import Draft, record_prompts
+from inference.services.prompts import AUDIT_TAG
 from projects.bodies import parse_body, parse_json
-from projects.errors import Invalid, Malformed, Problem
+from projects.errors import Forbidden, Invalid, Malformed, Problem
 from projects.models import Project
 
 LINES_A_TRANSACTION = 500
@@ -29,8 +30,9 @@ Entry = tuple[int, Draft | Problem]
 class PromptImport:
     """Counts of what became of the lines. Only the first errors are kept."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, may_audit: bool) -> None:
         self.project = project
+        self.may_audit = may_audit  # whether lines tagged so may become the gate's audit prompts
         self.created = self.existing = self.failed = 0
         self.errors: list[dict[str, Any]] = []
 
@@ -46,6 +48,7 @@ class PromptImport:
             yield self.total
 
     def _take(self, chunk: list[Entry]) -> None:
+        chunk = [(place, self._allowed(entry)) for place, entry in chunk]
         drafts = [entry for _, entry in chunk if isinstance(entry, Draft)]
         results = iter(record_prompts(project=self.project, drafts=drafts))
         for place, entry in chunk:
@@ -57,6 +60,13 @@ class PromptImport:
             else:
                 self.created += result
                 self.existing += not result
+
+    def _allowed(self, entry: Draft | Problem) -> Draft | Problem:
+        if isinstance(entry, Problem) or self.may_audit or AUDIT_TAG not in entry.tags:
+            return entry
+        return Forbidden(
+            f"The tag {AUDIT_TAG} makes a prompt of the gate's audit, for which a key needs the scope manage."
+        )
 
 
 def from_lines(lines: Iterable[bytes | None]) -> Iterator[Entry]:

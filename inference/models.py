@@ -47,8 +47,9 @@ class Conversation(models.Model):
 
 
 class PromptQuerySet(models.QuerySet["Prompt"]):
-    def gate(self) -> PromptQuerySet:
-        return self.filter(split=Prompt.Split.GATE)
+    def held_out(self) -> PromptQuerySet:
+        """What nothing may learn from."""
+        return self.filter(split__in=Prompt.HELD_OUT)
 
     def for_training(self) -> PromptQuerySet:
         return self.filter(split=Prompt.Split.TRAIN)
@@ -59,7 +60,10 @@ class Prompt(models.Model):
 
     class Split(models.TextChoices):
         TRAIN = "train", "train"
-        GATE = "gate", "gate"
+        GATE = "gate", "gate"  # some of them are asked of every candidate and its champion
+        AUDIT = "audit", "audit"  # picked by somebody: all of them are asked each time, and judged apart
+
+    HELD_OUT = (Split.GATE, Split.AUDIT)
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     project = models.ForeignKey(

@@ -158,6 +158,12 @@ def engine(tiny_model: Path, engine_of_session: Process) -> Process:
     return engine_of_session
 
 
+@pytest.fixture
+def no_engine(settings: Any) -> None:
+    """Nobody answers, though an earlier test may have left the session's engine running."""
+    settings.ENGINE_URLS = [f"http://127.0.0.1:{services.free_port()}"]
+
+
 @pytest.fixture(scope="session")
 def engine_of_session(django_db_setup: None) -> Iterator[Process]:
     process = engine_process()

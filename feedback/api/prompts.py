@@ -18,6 +18,7 @@ from inference.models import Prompt
 from projects.bodies import Lines, NDJSONParser, read_uuid
 from projects.errors import Invalid, NotFound
 from projects.idempotency import idempotent
+from projects.models import ApiKey
 from projects.rest import MAX_LIMIT, ErrorSerializer, Paging, key_of, list_of, read_query
 
 
@@ -36,7 +37,8 @@ class ImportPrompts(APIView):
     @idempotent(atomic=False)  # it commits as it reads
     def post(self, request: Request) -> Response:
         read_query(request)
-        done = PromptImport(key_of(request).project)
+        key = key_of(request)
+        done = PromptImport(key.project, may_audit=ApiKey.Scope.MANAGE in key.scopes)
         # Without a body there is nothing that was parsed, and so no Lines.
         lines = request.data if isinstance(request.data, Lines) else ()
         for _ in done.run(from_lines(lines)):

@@ -56,7 +56,7 @@ def _take(project: Project, file: UploadedFile[Any] | None) -> PromptImport:
     entries = (
         from_csv(opened) if form == "csv" else from_lines(read_lines(opened, limit=settings.MAX_BODY_BYTES))
     )
-    done = PromptImport(project)
+    done = PromptImport(project, may_audit=True)
     for _ in done.run(entries):
         pass
     if not done.total:

@@ -9,7 +9,13 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from inference.models import Prompt
-from inference.services.prompts import ExternalIdTaken, record_prompt, split_for, validate_messages
+from inference.services.prompts import (
+    ExternalIdTaken,
+    check_audit_is_new,
+    record_prompt,
+    split_for,
+    validate_messages,
+)
 from projects.errors import Problem
 from projects.models import Project
 
@@ -78,36 +84,44 @@ class _Known:
         self.project = project
         self.made: list[Prompt] = []
         self.named: dict[Any, str] = {}  # of an older prompt that gets its name now
-        fields = ("pk", "digest", "external_id")
+        fields = ("pk", "digest", "external_id", "split")
         rows = Prompt.objects.order_by().filter(project=project)
         same = rows.filter(digest__in=digests, conversation=None).values_list(*fields)
         called = rows.filter(external_id__in=[name for name in names if name is not None]).values_list(
             *fields
         )
-        self.by_digest: dict[str, tuple[Any, str | None]] = {digest: (pk, name) for pk, digest, name in same}
-        self.by_name: dict[str, str] = {str(name): digest for _, digest, name in called}
+        self.by_digest: dict[str, tuple[Any, str | None]] = {}
+        self.by_name: dict[str, str] = {}
+        self.split_of: dict[str, str] = {}  # by digest
+        for pk, digest, name, split in same:
+            self.by_digest[digest], self.split_of[digest] = (pk, name), split
+        for _, digest, name, split in called:
+            self.by_name[str(name)], self.split_of[digest] = digest, split
 
     def add(self, draft: Draft, digest: str, messages: list[dict[str, str]]) -> bool:
-        """Whether it is new. Raises ExternalIdTaken."""
+        """Whether it is new. Raises ExternalIdTaken and NotNew."""
         name = draft.external_id
         if name is not None and name in self.by_name:
             if self.by_name[name] != digest:
                 raise ExternalIdTaken(
                     f"The external_id {name} names a prompt with other messages.", param="external_id"
                 )
+            check_audit_is_new(draft.tags, self.split_of[digest])
             return False
         if digest in self.by_digest:
+            check_audit_is_new(draft.tags, self.split_of[digest])
             self._name(digest, name)
             return False
         prompt = Prompt(
             project=self.project,
             messages=messages,
             digest=digest,
-            split=split_for(self.project, messages),
+            split=split_for(self.project, messages, draft.tags),
             external_id=name,
             tags=list(draft.tags),
         )
         self.made.append(prompt)
+        self.split_of[digest] = prompt.split
         self._note(digest, prompt.pk, name)
         return True
 

@@ -13,6 +13,7 @@ from inference.models import Completion, Conversation, Prompt
 from projects.errors import Conflict, Invalid
 from projects.models import Project
 
+AUDIT_TAG = "audit"
 ROLES = ("system", "developer", "user", "assistant")
 MAX_MESSAGES = 200
 # No tokenizer packs more than this many characters into a token, so a longer text can never fit.
@@ -25,6 +26,10 @@ class ContextLengthExceeded(Invalid):
 
 class ExternalIdTaken(Conflict):
     code = "external_id_taken"
+
+
+class NotNew(Conflict):
+    code = "prompt_not_new"
 
 
 def validate_messages(messages: Any) -> list[dict[str, str]]:
@@ -49,11 +54,13 @@ def validate_messages(messages: Any) -> list[dict[str, str]]:
     return clean
 
 
-def split_for(project: Project, messages: Sequence[dict[str, Any]]) -> str:
-    """Train or gate, by a hash of the project's salt and the first user message.
+def split_for(project: Project, messages: Sequence[dict[str, Any]], tags: Sequence[str] = ()) -> str:
+    """Audit where a tag says so; else by a hash of the project's salt and the first user message.
 
     So each turn of a conversation, and each prompt that begins alike, falls on the same side.
     """
+    if AUDIT_TAG in tags:
+        return Prompt.Split.AUDIT
     first = next(message["content"] for message in messages if message["role"] == "user")
     share = hash_share(project.salt, first)
     return Prompt.Split.GATE if share < project.gate_share else Prompt.Split.TRAIN
@@ -76,12 +83,13 @@ def record_prompt(
 ) -> tuple[Prompt, bool]:
     """The prompt and whether it is new. Outside conversations the same messages are one prompt.
 
-    Raises Invalid for wrong messages, and ExternalIdTaken when `external_id` names another prompt.
+    Raises Invalid for wrong messages, ExternalIdTaken when `external_id` names another prompt, and NotNew.
     """
     clean = validate_messages(messages)
     digest = Prompt.digest_of(clean)
     found = _existing(project, digest, external_id) if conversation is None else None
     if found is not None:
+        check_audit_is_new(tags, found.split)
         return found, False
     prompt = Prompt(
         project=project,
@@ -90,7 +98,7 @@ def record_prompt(
         messages=clean,
         digest=digest,
         # A long conversation is sent without its beginning, and stays on the side where it began.
-        split=parent.prompt.split if parent else split_for(project, clean),
+        split=parent.prompt.split if parent else split_for(project, clean, tags),
         external_id=external_id,
         tags=list(tags),
     )
@@ -102,8 +110,19 @@ def record_prompt(
         found = _existing(project, digest, external_id)
         if found is None or conversation is not None:
             raise
+        check_audit_is_new(tags, found.split)
         return found, False
     return prompt, True
+
+
+def check_audit_is_new(tags: Sequence[str], split: str) -> None:
+    """Raises NotNew for an audit prompt whose messages are a prompt of another split already."""
+    if AUDIT_TAG in tags and split != Prompt.Split.AUDIT:
+        raise NotNew(
+            f"An audit prompt must be new, and these messages are a prompt of the {split} split already: "
+            "word it in another way.",
+            param="messages",
+        )
 
 
 def _existing(project: Project, digest: str, external_id: str | None) -> Prompt | None:

@@ -236,6 +236,7 @@ def evidence_label(name: str) -> str:
         "latency": pgettext("evidence", "Latency"),
         "heldout": pgettext("evidence", "Held-out pairs"),
         "hacking": pgettext("evidence", "Pleases its score"),
+        "audit": pgettext("evidence", "Audit prompts"),
     }
     return labels.get(name, name)
 
@@ -251,6 +252,7 @@ def filter_label(name: str) -> str:
         "degenerate": pgettext("examples", "Degenerate"),
         "disagree": pgettext("examples", "Judges disagree"),
         "open": pgettext("examples", "Not judged"),
+        "audit": pgettext("examples", "Audit"),
     }
     return labels.get(name, name)
 

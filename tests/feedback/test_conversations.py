@@ -90,6 +90,7 @@ def test_a_second_answer_is_a_sibling_to_compare_and_the_better_one_is_followed(
 
 
 @pytest.mark.django_db(transaction=True)  # the view asks on threads of its own
+@pytest.mark.usefixtures("no_engine")
 def test_a_question_goes_on_from_the_answer_that_its_page_shows(cast: Cast, bob: Client) -> None:
     conversation, prompt, first = talk(cast, "Eggs?", "Boil.")
     cast.answer(prompt, "Fry.")
@@ -105,6 +106,7 @@ def test_a_question_goes_on_from_the_answer_that_its_page_shows(cast: Cast, bob:
     assert other.prompts.count() == 1
 
 
+@pytest.mark.usefixtures("no_engine")
 @pytest.mark.django_db(transaction=True)
 def test_a_second_answer_that_no_engine_makes_changes_nothing(cast: Cast, bob: Client) -> None:
     conversation, first, _ = talk(cast, "Eggs?", "Boil.")

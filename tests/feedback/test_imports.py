@@ -19,12 +19,14 @@ from inference.services.prompts import record_prompt
 from projects.bodies import Lines
 from projects.errors import Problem
 from tests.cast import Cast
+from tests.training.conftest import vote
+from training.services.compiler import preview_dataset
 
 MARK = b"\xef\xbb\xbf"
 
 
 def taken(cast: Cast, raw: bytes) -> PromptImport:
-    done = PromptImport(cast.project)
+    done = PromptImport(cast.project, may_audit=True)
     for _ in done.run(from_csv(io.BytesIO(raw))):
         pass
     return done
@@ -74,6 +76,40 @@ def test_each_wrong_row_is_named_and_the_others_are_taken(cast: Cast):
     ]
 
 
+AUDITED = b'{"messages": [{"role": "user", "content": "Who made you?"}], "tags": ["audit", "self"]}\n'
+
+
+def imported(cast: Cast, raw: bytes, *, key: str) -> Any:
+    return cast.post("prompts", raw, key=key, content_type="application/x-ndjson").json()
+
+
+def test_a_prompt_that_is_tagged_audit_is_one_and_nothing_learns_from_it(cast: Cast):
+    assert imported(cast, AUDITED * 2, key=cast.manage_key)["created"] == 1
+    prompt = Prompt.objects.get(project=cast.project)
+    assert (prompt.split, prompt.tags) == ("audit", ["audit", "self"])
+    [listed] = cast.get("prompts", {"split": "audit"}).json()["items"]
+    assert listed["id"] == str(prompt.id)
+    vote(cast, cast.answer(prompt, "Nobody."), cast.answer(prompt, "Somebody."))
+    vote(cast, *cast.answered_prompt("Another?")[1])
+    preview = preview_dataset(project=cast.project)
+    assert (preview.rows + preview.heldout_rows, preview.drops["gate"]) == (1, 1)
+
+
+def test_whose_key_may_not_manage_may_not_pick_audit_prompts(cast: Cast):
+    done = imported(cast, AUDITED, key=cast.key)
+    assert (done["created"], done["errors"][0]["code"]) == (0, "insufficient_scope")
+
+
+def test_a_prompt_that_is_there_becomes_no_audit_prompt(cast: Cast):
+    plain = AUDITED.replace(b'"audit", ', b"")
+    named = AUDITED.replace(b'"tags"', b'"external_id": "who", "tags"')
+    assert imported(cast, plain + AUDITED, key=cast.manage_key)["errors"][0]["code"] == "prompt_not_new"
+    for again in (AUDITED, named):
+        done = imported(cast, again, key=cast.manage_key)
+        assert (done["created"], done["existing"], done["errors"][0]["code"]) == (0, 0, "prompt_not_new")
+    assert Prompt.objects.get(project=cast.project).split != "audit"
+
+
 def test_messages_as_json_in_a_csv(cast: Cast):
     messages = json.dumps([{"role": "user", "content": "Why?"}]).replace('"', '""')
     done = taken(cast, f'messages\n"{messages}"\n"[1"\n'.encode())
@@ -114,7 +150,7 @@ def test_a_broken_line_in_the_middle_of_many_costs_that_line_and_no_memory(
     monkeypatch.setattr("feedback.imports.record_prompts", lambda project, drafts: [True for _ in drafts])
     peaks = []
     for count in (2_000, 20_000):
-        done = PromptImport(cast.project)
+        done = PromptImport(cast.project, may_audit=True)
         tracemalloc.start()
         for _ in done.run(from_lines(Lines(Stream(many(count, count // 2)), limit=1_000))):  # type: ignore[arg-type]  # reads lines alone
             pass

@@ -14,6 +14,7 @@ from feedback.services.queue import claim_task
 from feedback.services.record import record_preference
 from inference.models import Completion, Version
 from inference.services import reconciler
+from inference.services.prompts import record_prompt
 from projects.errors import Conflict, Unavailable
 from projects.models import AuditEvent
 from projects.services import SYSTEM
@@ -210,6 +211,51 @@ def test_a_candidate_that_says_nothing_is_rejected_whatever_the_votes(cast, cand
     evaluation = decide(evaluation=evaluate(cast, candidate), actor=SYSTEM)
     assert evaluation.verdict == "reject"
     assert "empty" in evaluation.reason
+
+
+def test_audit_prompts_are_in_every_evaluation_and_reject_whatever_the_other_votes_say(
+    cast, candidate, loads, monkeypatch
+):
+    monkeypatch.setattr(evaluations, "MAX_PROMPTS", 55)
+    battles(cast, candidate, "w" * 60)
+    audit = [audited(cast, candidate, f"Audit {number}?", loses=True) for number in range(8)]
+    evaluation = evaluate(cast, candidate)
+    assert len(evaluation.prompt_ids) == 55 + 8
+    assert set(audit) <= set(evaluation.prompt_ids)
+    evaluation = decide(evaluation=evaluation, actor=SYSTEM)
+    numbers = evaluation.numbers
+    assert (numbers["n"], numbers["win_rate"]) == (55, 1.0), "they do not count among the others"
+    assert (numbers["audit"]["n"], numbers["audit"]["win_rate"]) == (8, 0.0)
+    assert evaluation.verdict == "reject"
+    assert "On the audit prompts people prefer the champion" in evaluation.reason
+    [line] = [line for line in numbers["lines"] if line["name"] == "audit"]
+    assert (line["state"], line["words"]) == (
+        "fail",
+        f"Both answered 8 audit prompts. {numbers['audit']['problems'][0]}",
+    )
+
+
+def test_an_audit_that_speaks_against_nothing_passes_and_without_one_it_says_so(cast, candidate, loads):
+    battles(cast, candidate, "w" * 60)
+    evaluation = decide(evaluation=evaluate(cast, candidate), actor=SYSTEM)
+    line = {one["name"]: one for one in evaluation.numbers["lines"]}["audit"]
+    assert (evaluation.numbers["audit"], line["state"]) == (None, "none")
+    for number in range(8):
+        audited(cast, candidate, f"Audit {number}?", loses=number % 2 == 0)
+    evaluation = decide(evaluation=evaluate(cast, candidate), actor=SYSTEM)
+    line = {one["name"]: one for one in evaluation.numbers["lines"]}["audit"]
+    assert (evaluation.verdict, line["state"]) == ("promote", "pass")
+    shown = cast.get("evaluations/2/examples", {"show": "audit"}).json()["items"]
+    assert {row["question"] for row in shown} == {f"Audit {number}?" for number in range(8)}
+
+
+def audited(cast: Cast, candidate: Version, question: str, *, loses: bool) -> str:
+    """An audit prompt that both answered and somebody judged; its id."""
+    asked = [{"role": "user", "content": question}]
+    prompt, _ = record_prompt(project=cast.project, messages=asked, tags=["audit"])
+    new, old = cast.answer(prompt, "New.", version=candidate), cast.answer(prompt, "Old.")
+    vote(cast, *((old, new) if loses else (new, old)))
+    return str(prompt.id)
 
 
 def test_the_policys_margin_and_battles_are_asked(cast, candidate, loads):

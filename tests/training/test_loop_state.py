@@ -23,7 +23,7 @@ from training.services.runs import create_run
 
 def test_a_new_project_has_a_live_version_and_nothing_else(cast: Cast):
     state = loop_state(cast.project)
-    assert state["prompts"] == {"total": 0, "train": 0, "gate": 0, "today": 0}
+    assert state["prompts"] == {"total": 0, "train": 0, "gate": 0, "audit": 0, "today": 0}
     assert (state["judgements"]["total"], state["judgements"]["waiting"]) == (0, 0)
     assert (state["dataset"], state["run"], state["evaluation"]) == (None, None, None)
     live = state["live"]
@@ -60,7 +60,7 @@ def test_each_station_shows_its_last(cast: Cast, tmp_path: Path):
     Policy.objects.create(project=cast.project, is_enabled=True, min_new_judgements=10)
 
     state = loop_state(cast.project)
-    assert state["prompts"] == {"total": 27, "train": 26, "gate": 1, "today": 27}
+    assert state["prompts"] == {"total": 27, "train": 26, "gate": 1, "audit": 0, "today": 27}
     judgements = state["judgements"]
     assert (judgements["total"], judgements["today"], judgements["waiting"]) == (27, 27, 2)
     assert judgements["by_kind"]["preference"] == 27

@@ -59,6 +59,7 @@ FILTERS: dict[str, Callable[[Battle], bool]] = {
         bool(battle.outcome and battle.judge_outcome) and battle.outcome != battle.judge_outcome
     ),
     "open": lambda battle: not battle.outcome,
+    "audit": lambda battle: battle.prompt.split == Prompt.Split.AUDIT,
 }
 
 
@@ -100,7 +101,7 @@ def _key(battle: Battle) -> tuple[bool, str]:
 
 
 def _battles(evaluation: Evaluation) -> list[Battle]:
-    """All of them (at most 400), in a few queries. A prompt that was erased since is left out."""
+    """All of them (at most 600), in a few queries. A prompt that was erased since is left out."""
     votes = collect_votes(evaluation).scores
     prompts = Prompt.objects.in_bulk([UUID(id_) for id_ in evaluation.prompt_ids])
     rows = (

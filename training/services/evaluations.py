@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Set
 from statistics import mean
 from typing import Any
 
@@ -20,9 +21,10 @@ from projects.services import SYSTEM, Actor, record_audit
 from projects.services.outbox import record_event
 from training.models import Evaluation, Policy, Run
 from training.services.alarms import curves_of, find_alarms
+from training.services.audits import judge_audit
 from training.services.evidence import read_evidence
 from training.services.gate import decide_verdict, length_controlled, win_rate
-from training.services.guards import check_guards, latency
+from training.services.guards import GateAnswer, check_guards, latency
 from training.services.numbers import create_numbered
 from training.services.policy_changes import policy_of
 from training.services.promotion import promote_version
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 # Gate prompts of one evaluation: 400 give a half-width of 4.9 points; more cost raters more than they tell.
 MAX_PROMPTS = 400
+MAX_AUDIT_PROMPTS = 200
 _KEPT = ("skipped", "identical", "no_judge")  # numbers of before the verdict
 OPEN = (Evaluation.Status.ANSWERING, Evaluation.Status.JUDGING)
 
@@ -134,17 +137,18 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
     if current_deployment(evaluation.project).champion.id == evaluation.candidate_id:
         raise AlreadyPromoted(f"{evaluation.candidate.label} serves already; its verdict stands.")
     policy = policy_of(evaluation.project)
-    said = collect_votes(evaluation)
-    votes = said.scores
+    audit_ids = _audit_ids(evaluation)
+    said, audited = collect_votes(evaluation).split(audit_ids)
     for prompt_id in evaluation.numbers.get("identical", []):
-        votes.setdefault(prompt_id, [0.5])  # the same text twice is a tie; nobody need be asked
-    answers = {
-        version.id: gate_answers(evaluation, version)
-        for version in (evaluation.candidate, evaluation.champion)
-    }
-    guards, failed = check_guards(answers[evaluation.candidate_id], answers[evaluation.champion_id])
+        if prompt_id not in audit_ids:
+            said.scores.setdefault(prompt_id, [0.5])  # the same text twice is a tie; nobody need be asked
+    votes = said.scores
+    of_candidate, candidate_audited = _apart(gate_answers(evaluation, evaluation.candidate), audit_ids)
+    of_champion, champion_audited = _apart(gate_answers(evaluation, evaluation.champion), audit_ids)
+    guards, failed = check_guards(list(of_candidate.values()), list(of_champion.values()))
+    audit = judge_audit(audited, candidate_audited, champion_audited) if audit_ids else None
     evidence = read_evidence(evaluation)
-    failed += [said for said in (forgets(evidence),) if said]
+    failed += [*(audit["problems"] if audit else ()), *filter(None, [forgets(evidence)])]
     result = win_rate(votes, judges=said.judges)
     decision = decide_verdict(
         result, margin=policy.margin, min_battles=policy.min_battles, failed_guards=failed
@@ -167,9 +171,10 @@ def decide(*, evaluation: Evaluation, actor: Actor) -> Evaluation:
         "min_battles": policy.min_battles,
         "heldout_accuracy": evaluation.candidate.manifest.get("metrics", {}).get("heldout_accuracy"),
         "guards": guards,
+        "audit": audit,
         "latency": {
-            "candidate": latency(answers[evaluation.candidate_id]),
-            "champion": latency(answers[evaluation.champion_id]),
+            "candidate": latency(list(of_candidate.values())),
+            "champion": latency(list(of_champion.values())),
         },
         "judge": evidence.judge or None,
         "perplexity": evidence.perplexity or None,
@@ -223,22 +228,39 @@ def _length_controlled(said: Votes) -> dict[str, float] | None:
 
 
 def choose_prompts(project: Project, candidate: Version) -> list[str]:
-    """Ids of gate prompts; of more than MAX_PROMPTS, a sample that is fixed for the candidate.
+    """Ids of gate and audit prompts; of more than are wanted, a sample that is fixed for the candidate.
 
     Prompts of conversations are their owners' own, and not put to other raters.
     """
-    rows = Prompt.objects.gate().filter(project=project, conversation=None)
-    ids = list(rows.values_list("id", flat=True))
-    if not ids:
+    chosen = _some(project, candidate, Prompt.Split.GATE, MAX_PROMPTS)
+    if not chosen:
         raise NoGatePrompts(
             "There is no gate prompt outside of conversations. Import more prompts, or raise gate_share for "
             "those to come.",
             param="candidate",
         )
-    if len(ids) > MAX_PROMPTS:
+    return sorted([*chosen, *_some(project, candidate, Prompt.Split.AUDIT, MAX_AUDIT_PROMPTS)])
+
+
+def _some(project: Project, candidate: Version, split: str, most: int) -> list[str]:
+    rows = Prompt.objects.filter(project=project, conversation=None, split=split, erased=None)
+    ids = list(rows.values_list("id", flat=True))
+    if len(ids) > most:
         ids.sort(key=lambda id_: hashlib.sha256(f"{candidate.id}:{id_}".encode()).digest())
-        ids = ids[:MAX_PROMPTS]
-    return sorted(str(id_) for id_ in ids)
+    return [str(id_) for id_ in ids[:most]]
+
+
+def _audit_ids(evaluation: Evaluation) -> set[str]:
+    rows = Prompt.objects.filter(id__in=evaluation.prompt_ids, split=Prompt.Split.AUDIT)
+    return {str(id_) for id_ in rows.values_list("id", flat=True)}
+
+
+def _apart(
+    answers: dict[str, GateAnswer], audit_ids: Set[str]
+) -> tuple[dict[str, GateAnswer], dict[str, GateAnswer]]:
+    """Answers to the gate's prompts, and to the audit's."""
+    audited = {prompt: answer for prompt, answer in answers.items() if prompt in audit_ids}
+    return {prompt: answer for prompt, answer in answers.items() if prompt not in audited}, audited
 
 
 def _check_side(project: Project, name: str, version: Version) -> None:

@@ -183,7 +183,7 @@ def _lead_back(found: Lineage) -> None:
 
 def _as_evidence(project: Project, row: Feedback) -> list[Evaluation]:
     """The evaluations that a preference on one of their gate prompts counts in."""
-    if not isinstance(row, Preference) or row.prompt.split != Prompt.Split.GATE:
+    if not isinstance(row, Preference) or row.prompt.split not in Prompt.HELD_OUT:
         return []
     prompt = str(row.prompt_id)
     shown = set(row.candidates.values_list("completion__version_id", flat=True))

@@ -28,7 +28,7 @@ _Counted = dict[str, dict[str, Sums]]  # by series and label
 def loop_state(project: Project) -> dict[str, Any]:
     """Everything that the loop page shows. Times are datetimes; a station without news is None.
 
-    prompts     {"total", "train", "gate", "today"}
+    prompts     {"total", "train", "gate", "audit", "today"}
     judgements  {"total", "today", "waiting", "by_kind": {"rating", "preference", "correction", "flag"}};
                 `waiting` came on training prompts after the last dataset's cut-off, counted up to MOST
     dataset     {"number", "rows", "heldout_rows", "digest", "created"}
@@ -131,6 +131,7 @@ def _prompts(ever: _Counted, today: _Counted) -> dict[str, int]:
         "total": total(ever[PROMPTS.name]),
         "train": by_split.get(Prompt.Split.TRAIN, 0),
         "gate": by_split.get(Prompt.Split.GATE, 0),
+        "audit": by_split.get(Prompt.Split.AUDIT, 0),
         "today": total(today[PROMPTS.name]),
     }
 

@@ -111,7 +111,7 @@ def _judge(project: Project, taught: list[Taught]) -> None:
 
 def _votes(project: Project, user: User) -> list[tuple[Evaluation, int]]:
     """Evaluations that this person's votes on the gate's prompts helped to decide."""
-    asked = Preference.objects.usable().filter(project=project, rater=user, prompt__split=Prompt.Split.GATE)
+    asked = Preference.objects.usable().filter(project=project, rater=user, prompt__split__in=Prompt.HELD_OUT)
     prompts = {str(pk) for pk in asked.values_list("prompt_id", flat=True)[:MOST_LABELS]}
     if not prompts:
         return []

@@ -44,6 +44,7 @@ def verdict_lines(
         _length(numbers),
         _judge(numbers, evidence),
         _perplexity(evidence),
+        _audit(numbers.get("audit")),
         *(_guard(name, guard) for name, guard in numbers["guards"].items()),
         _latency(numbers["latency"]),
         _heldout(numbers.get("heldout_accuracy")),
@@ -121,6 +122,21 @@ def _guard(name: str, guard: Mapping[str, Any]) -> Line:
         f"champion's; {guard['allowed']:.0%} more are allowed."
     )
     return Line(name, PASS if guard["holds"] else FAIL, words)
+
+
+def _audit(audit: Mapping[str, Any] | None) -> Line:
+    if not audit:
+        return Line("audit", NONE, "No prompt was picked for it: import some with the tag audit.")
+    words = [f"Both answered {audit['prompts']} audit prompts."]
+    if audit["problems"]:
+        return Line("audit", FAIL, " ".join([*words, *audit["problems"]]))
+    if audit["n"]:
+        words.append(f"People prefer it on {_interval(audit)} of {audit['n']}.")
+    faults = [f"{count} {WORDS[name]}" for name, count in audit["new_faults"].items()]
+    if faults:
+        words.append(f"Of its answers {', '.join(faults)}, where the champion's are not.")
+    is_worse = sum(audit["new_faults"].values()) > audit["spared"]
+    return Line("audit", WARN if is_worse else PASS, " ".join(words))
 
 
 def _latency(sides: Mapping[str, Mapping[str, float | None]]) -> Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -20,6 +21,14 @@ class Votes:
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))  # the candidate's
     judges: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     longer: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # by so many characters
+
+    def split(self, prompts: Set[str]) -> tuple[Votes, Votes]:
+        """Those on other prompts, and those on these."""
+        parts = Votes(), Votes()
+        for name in ("scores", "judges", "longer"):
+            for prompt, of_prompt in getattr(self, name).items():
+                getattr(parts[prompt in prompts], name)[prompt] = of_prompt
+        return parts
 
     @property
     def raters(self) -> set[str]:
@@ -60,8 +69,8 @@ def collect_votes(evaluation: Evaluation) -> Votes:
     return votes
 
 
-def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
-    """Each gate prompt's latest whole answer by the version."""
+def gate_answers(evaluation: Evaluation, version: Version) -> dict[str, GateAnswer]:
+    """Each gate prompt's latest whole answer by the version, by the prompt's id."""
     rows = (
         Completion.objects.judgeable()
         .filter(version=version, prompt_id__in=evaluation.prompt_ids)
@@ -69,8 +78,8 @@ def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
         .select_related("prompt")
         .order_by("id")
     )
-    latest = {
-        row.prompt_id: GateAnswer(
+    return {
+        str(row.prompt_id): GateAnswer(
             text=row.text,
             finish_reason=row.finish_reason,
             question=row.prompt.question,
@@ -80,4 +89,3 @@ def gate_answers(evaluation: Evaluation, version: Version) -> list[GateAnswer]:
         )
         for row in rows
     }
-    return list(latest.values())

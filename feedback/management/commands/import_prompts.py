@@ -30,7 +30,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no project {options['project']}.")
         path: Path = options["file"]
         form = options["as"] or ("csv" if path.suffix.lower() == ".csv" else "jsonl")
-        done = PromptImport(project)
+        done = PromptImport(project, may_audit=True)
         try:
             with path.open("rb") as file:
                 lines = read_lines(file, limit=settings.MAX_BODY_BYTES)

@@ -111,7 +111,7 @@ class GateIndex:
 def gate_index(project: Project, cutoff: datetime, *, is_near: bool) -> GateIndex:
     """The gate as it stood at the cut-off."""
     rows = (
-        Prompt.objects.gate()
+        Prompt.objects.held_out()
         .filter(project=project, created__lte=cutoff)
         .order_by("id")
         .values_list("messages")

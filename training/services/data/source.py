@@ -212,7 +212,7 @@ class _Reader:
             if self.tags and not self.tags.intersection(tags):
                 continue
             made = group.Group(hyphenated(prompt_id), messages)
-            is_gate = split == Prompt.Split.GATE
+            is_gate = split in Prompt.HELD_OUT
             for _, kind, rows in parts:
                 self._fill(made, kind, rows, answers, is_gate)
             if made.preferences or made.ratings or made.corrections:

@@ -32,7 +32,7 @@ def read_prompts(
                 continue
             if wanted and not wanted.intersection(tags):
                 continue
-            if split == Prompt.Split.GATE:
+            if split in Prompt.HELD_OUT:
                 drops["gate"] += 1
                 continue
             said = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
