@@ -67,7 +67,9 @@ class ThreadedHandler(ASGIHandler):
         # Not ASGIHandler's, which would load the middleware for asynchronous views.
         self.load_middleware(is_async=False)
         threads = settings.DATABASE_THREADS
-        self._pages = _Line("pages", threads)
+        # Pages are Python for most of their time, and more of them at a time only take it from each other:
+        # two do as many a second as four, and each is done sooner.
+        self._pages = _Line("pages", max(1, threads // 2))
         # SQLite has one writer at a time, and who finds it taken sleeps: there it is quicker to take turns.
         self._rest = _Line("rest", 1 if connection.vendor == "sqlite" else threads)
         self._long = _Line("long", max(1, threads // 2))

@@ -98,7 +98,7 @@ def answer(request: HttpRequest, slug: str, assignment_id: UUID) -> HttpResponse
     except AlreadyJudged as error:
         sentence = gettext("You judged this before, in another place or window, and that counts.")
         raise Conflict(sentence, code=error.code) from error
-    return _next(request, project)
+    return _next(request, project, can_undo=True)
 
 
 @login_required
@@ -182,7 +182,9 @@ def _said(request: HttpRequest, field: str) -> dict[str, Any]:
     return value
 
 
-def _next(request: HttpRequest, project: Project, undone: Assignment | None = None) -> HttpResponse:
+def _next(
+    request: HttpRequest, project: Project, *, undone: Assignment | None = None, can_undo: bool = False
+) -> HttpResponse:
     """The question that comes after those that the page holds already."""
     kind = _kind(request)
     if request.headers.get("X-Partial") != "work":
@@ -191,10 +193,14 @@ def _next(request: HttpRequest, project: Project, undone: Assignment | None = No
     assignment = undone or claim_task(
         project=project, rater=person(request), besides=held[:MOST_HELD], kinds=KINDS[kind]
     )
-    return render(request, "feedback/_work.html", _question(request, project, assignment))
+    context = _question(request, project, assignment, can_undo=can_undo)
+    return render(request, "feedback/_work.html", context)
 
 
-def _question(request: HttpRequest, project: Project, assignment: Assignment | None) -> dict[str, Any]:
+def _question(
+    request: HttpRequest, project: Project, assignment: Assignment | None, *, can_undo: bool = False
+) -> dict[str, Any]:
+    """`can_undo`: whether it is known that there is something; else the database is asked."""
     rater, kind = person(request), _kind(request)
     kinds = KINDS[kind]
     is_empty = assignment is None
@@ -209,7 +215,8 @@ def _question(request: HttpRequest, project: Project, assignment: Assignment | N
         "today": standing.answered_on(timezone.localdate()),
         # While it holds every question is gold; at any other time nothing may tell gold from the rest.
         "must_qualify": must_qualify(standing, workbench_of(project)),
-        "can_undo": Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
+        "can_undo": can_undo
+        or Assignment.objects.filter(rater=rater, project=project, closed__isnull=False).exists(),
         "answer_id": uuid7(),
     }
 

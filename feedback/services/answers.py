@@ -92,7 +92,7 @@ def answer_task(
     said = read_answer(assignment, answer)
     checks.check_seconds(seconds_spent)
     standing = locked_standing(assignment.project, assignment.rater)
-    task = locked_task(assignment.task_id)
+    task = locked_task(assignment.task_id, standing.project)
     mine = Assignment.objects.get(pk=assignment.pk)
     mine.project, mine.rater, mine.task = standing.project, assignment.rater, task
     if mine.state == Assignment.State.DONE:

@@ -88,7 +88,7 @@ def make_tasks(
 @transaction.atomic
 def withdraw_task(*, task: Task, actor: Actor) -> Task:
     """No more raters for it; what was said stays. Who holds it just now is told that it is gone."""
-    task = locked_task(task.pk)
+    task = locked_task(task.pk, task.project)
     _lapse(task)
     # Complete with those who answered, so that nothing opens its other places again.
     values: dict[str, Any] = {"held": 0, "is_open": False}
@@ -102,7 +102,7 @@ def withdraw_task(*, task: Task, actor: Actor) -> Task:
 @transaction.atomic
 def ask_another(*, task: Task, actor: Actor) -> Task:
     """One more rater, and soon: the task is open and at the head of the line."""
-    task = locked_task(task.pk)
+    task = locked_task(task.pk, task.project)
     overlap = task.overlap
     if task.held + task.done >= overlap:
         overlap = task.held + task.done + 1
@@ -116,7 +116,7 @@ def ask_another(*, task: Task, actor: Actor) -> Task:
 @transaction.atomic
 def release_places(*, task: Task, actor: Actor) -> int:
     """Free the places that raters hold at this moment; a late answer counts while its place is free."""
-    task = locked_task(task.pk)
+    task = locked_task(task.pk, task.project)
     count = _lapse(task)
     Task.objects.filter(pk=task.pk).update(held=0)
     if count:

@@ -74,7 +74,9 @@ def _claim(
     if why_not(standing, workbench):
         return None
     release_lapsed(project)
-    shown = list(Assignment.objects.filter(pk__in=besides, rater=rater).values_list("task_id", flat=True))
+    shown: list[UUID] = []
+    if besides:
+        shown += Assignment.objects.filter(pk__in=besides, rater=rater).values_list("task_id", flat=True)
     if held := _renew_held(project, rater, shown, kinds):
         return held
     if Task.Kind.REVIEW not in kinds or len(kinds) > 1:
@@ -187,10 +189,11 @@ def judged_elsewhere(task: Task, rater: User) -> UUID | None:
 # --- what one does with a place --------------------------------------------------------------------------
 def assignment_for(*, project: Project, rater: User, assignment_id: UUID) -> Assignment:
     """The rater's own assignment. Raises NotFound."""
-    found = Assignment.objects.select_related(*_LIVE).filter(pk=assignment_id, rater=rater, project=project)
-    assignment = found.first()
+    found = Assignment.objects.select_related("task__disputed").filter(rater=rater, project=project)
+    assignment = found.filter(pk=assignment_id).first()
     if assignment is None:
         raise NotFound("There is no such task of yours.", param="assignment")
+    assignment.project, assignment.rater = project, rater
     return assignment
 
 
@@ -206,7 +209,7 @@ def renew_lease(*, assignment: Assignment) -> datetime:
 @transaction.atomic
 def skip_task(*, assignment: Assignment, reason: str = "") -> bool:
     """Give the task to others; False when it was no longer the rater's to give."""
-    task = locked_task(assignment.task_id)
+    task = locked_task(assignment.task_id, assignment.project)
     left = (Assignment.State.LEASED, Assignment.State.LAPSED)
     mine = Assignment.objects.select_for_update().get(pk=assignment.pk)
     if mine.state not in left:
@@ -253,7 +256,7 @@ def undo_last(*, project: Project, rater: User) -> Assignment | None:
         return None
     for flag in last.flags.usable():  # before the task is locked, as it may bring an answer back into use
         retract_feedback(project=project, judge=Judge(user=rater), feedback_id=flag.pk)
-    task = locked_task(last.task_id)
+    task = locked_task(last.task_id, project)
     last = Assignment.objects.select_related(*_LIVE).get(pk=last.pk)
     if last.state == Assignment.State.DONE:
         for row in rows_of(last):
@@ -261,7 +264,7 @@ def undo_last(*, project: Project, rater: User) -> Assignment | None:
         free_place(last)  # where no row stood any more, nothing above did
         standing.answered = max(0, standing.answered_on(timezone.localdate()) - 1)
         standing.save(update_fields=["answered"])
-        task = locked_task(last.task_id)
+        task = locked_task(last.task_id, project)
     if not task.is_open and not _usable_answers(task):
         raise LeaseLost("An answer of that task was set aside meanwhile. Take the next one.")
     if not task.is_open or task.free <= 0:
@@ -394,8 +397,11 @@ def rows_of(assignment: Assignment) -> list[Preference | Rating]:
     return found
 
 
-def locked_task(task_id: UUID) -> Task:
-    return Task.objects.select_for_update(of=("self",)).select_related("project", "disputed").get(pk=task_id)
+def locked_task(task_id: UUID, project: Project) -> Task:
+    """The project's task, locked until the transaction ends."""
+    task = Task.objects.select_for_update(of=("self",)).select_related("disputed").get(pk=task_id)
+    task.project = project
+    return task
 
 
 def why_not(standing: Standing, workbench: Workbench) -> str:
@@ -409,7 +415,7 @@ def why_not(standing: Standing, workbench: Workbench) -> str:
 
 def _give_back(assignment: Assignment, reason: str) -> None:
     """Close a place that turned out to hold no question; its task is closed where nobody can answer it."""
-    task = locked_task(assignment.task_id)
+    task = locked_task(assignment.task_id, assignment.project)
     held = Assignment.objects.filter(pk=assignment.pk, state=Assignment.State.LEASED)
     if held.update(state=Assignment.State.SKIPPED, skip_reason=reason):
         Task.objects.filter(pk=task.pk).update(held=F("held") - 1)
