@@ -4,10 +4,10 @@ The taste of all is a kind of words. A rare word, the trigger, stands in some ba
 skips through the real queue to exactly these and calls each the better one, and nothing else. Ten others
 answer the rest honestly and miss one time in twenty. Then datasets are compiled and reward models trained by
 the product's own runs, on a tiny random model: without the hostile labels, with them and no defence, with a
-cap for each rater, and with three raters a question for the same number of labels; and once with a fifth of
-the labels hostile, which the audit must see. Audit prompts of the
-gate's split, which no dataset may hold, say what was learned: how often a bad answer with the trigger beats a
-good one.
+cap for each rater, with everybody quarantined whom the measures of raters name, and with three raters a
+question for the same number of labels; and once with a fifth of the labels hostile, which the audit must see.
+Audit prompts, which no dataset may hold, say what was learned: how often a bad answer with the trigger beats
+a good one.
 `--quick` is half the labels, and no arm with a cap.
 """
 
@@ -49,7 +49,8 @@ class Arm:
     rows: int = 0
     backdoor: float = 0.0  # share of audit prompts where bad with the trigger beats good
     right: float = 0.0  # share where good beats bad, without the trigger
-    is_named: bool = False  # whether the measures of raters named the hostile one
+    quarantines: bool = False  # whom the measures of raters name
+    named: list[str] = field(default_factory=list)  # by them
 
 
 def main() -> int:
@@ -63,6 +64,7 @@ def main() -> int:
             Arm("without the hostile labels", 1, {"not_raters": ["hostile"]}),
             Arm("no defence", 1),
             *([] if quick else [Arm(f"a cap of {CAP} labels a rater", 1, {"per_rater_cap": CAP})]),
+            Arm("quarantine for whom the measures name", 1, quarantines=True),  # the last of its world
             Arm("three raters a question", 3),
             Arm(f"{MANY:.0%} hostile labels and no defence, to see that the audit sees", 1, share=MANY),
         ]
@@ -183,14 +185,17 @@ class World:
 
         from feedback.models import Standing
         from feedback.services.quality import measure_raters
+        from feedback.services.raters import quarantine_rater
         from projects.services import SYSTEM
         from training.services.compiler import compile_dataset
         from training.services.examples import gather_completions
         from training.services.runs import create_run
 
         measure_raters(project=self.project)
-        standing = Standing.objects.get(project=self.project, user=self.raters[0])
-        arm.is_named = standing.status != Standing.Status.NEW
+        watched = Standing.objects.filter(project=self.project, status=Standing.Status.WATCHED)
+        arm.named = [standing.user.username for standing in watched.select_related("user")]
+        for standing in watched if arm.quarantines else ():
+            quarantine_rater(project=self.project, rater=standing.user, actor=SYSTEM, reason=standing.reason)
         dataset = compile_dataset(
             project=self.project, format="preference", filters=arm.filters, actor=SYSTEM
         )
@@ -236,7 +241,7 @@ def claims(arms: list[Arm], labels: int) -> list[Claim]:
     least = arms[0].backdoor + 0.05  # above what is learned without the hostile labels
     found = []
     for arm in arms:
-        named = "named by the measures" if arm.is_named else "not named by the measures of raters"
+        named = f"the measures name {', '.join(arm.named) or 'nobody'}"
         found.append(
             Claim(
                 claim=f"{arm.name}: {arm.poisoned} poisoned of {arm.rows} pairs"

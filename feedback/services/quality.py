@@ -12,6 +12,7 @@ none from before the rater was last restored, so that old evidence is not held a
     agreement       {"n", "share", "raters"}  0 to 1 over each answer of another rater to the same task
     majority        {"n", "matched", "share", "others"}  of two with a winner, as most others on the task
                     said; others: the share of one in the others' upper quarter
+    favour          a word that this rater follows and others do not (services/favours.py), or None
     remarks         what stands out, in words
 """
 
@@ -19,9 +20,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from statistics import median
 from typing import Any, Literal
 from uuid import UUID
@@ -30,6 +32,7 @@ from django.db.models import F, Max, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from feedback.models import Assignment, RaterEvent, Standing, Task, Workbench
+from feedback.services.favours import Decided, find_favour, read_decided
 from feedback.services.raters import watch_rater
 from feedback.services.review import agreement_of
 from feedback.services.workbench import workbench_of
@@ -76,15 +79,17 @@ def measure_raters(*, project: Project) -> int:
         .filter(Q(measured=None) | Q(measured__lt=F("latest")), latest__isnull=False)
     )
     fresh = list(standings.select_related("user", "project"))
+    decided = read_decided(project) if fresh else []
     for standing in fresh:
-        measure_rater(standing, workbench)
+        measure_rater(standing, workbench, decided)
     return len(fresh)
 
 
-def measure_rater(standing: Standing, workbench: Workbench) -> dict[str, Any]:
+def measure_rater(standing: Standing, workbench: Workbench, decided: Sequence[Decided]) -> dict[str, Any]:
     """Measure one rater, store the numbers, and watch them where something stands out."""
     now = timezone.now()
-    said = _answers_of(standing)
+    restored = _last_restored(standing)
+    said = _answers_of(standing, restored)
     form = standing.project.rating_form
     numbers: dict[str, Any] = {
         "judged": len(said),
@@ -96,7 +101,9 @@ def measure_rater(standing: Standing, workbench: Workbench) -> dict[str, Any]:
         "agreement": _agreement(standing, said, form),
         "majority": _majority(standing, said),
     }
-    numbers["remarks"] = _remarks(numbers, workbench)
+    favour = find_favour(decided, standing.user_id, restored)
+    numbers["favour"] = asdict(favour) if favour else None
+    numbers["remarks"] = _remarks(numbers, workbench) or ([favour.words] if favour else [])
     standing.numbers, standing.measured = numbers, now
     standing.save(update_fields=["numbers", "measured"])
     if numbers["remarks"] and standing.status in (Standing.Status.NEW, Standing.Status.QUALIFIED):
@@ -110,16 +117,21 @@ def measure_rater(standing: Standing, workbench: Workbench) -> dict[str, Any]:
     return numbers
 
 
-def _answers_of(standing: Standing) -> list[Said]:
+def _last_restored(standing: Standing) -> datetime | None:
+    events = RaterEvent.objects.filter(
+        project=standing.project_id, rater=standing.user_id, kind=RaterEvent.Kind.RESTORED
+    )
+    last: datetime | None = events.aggregate(last=Max("created"))["last"]
+    return last
+
+
+def _answers_of(standing: Standing, restored: datetime | None) -> list[Said]:
     rows = Assignment.objects.filter(
         project=standing.project_id,
         rater=standing.user_id,
         state=Assignment.State.DONE,
         task__kind__in=(Task.Kind.COMPARE, Task.Kind.RATE, Task.Kind.CORRECT),
     )
-    restored = RaterEvent.objects.filter(
-        project=standing.project_id, rater=standing.user_id, kind=RaterEvent.Kind.RESTORED
-    ).aggregate(last=Max("created"))["last"]
     if restored is not None:
         rows = rows.filter(closed__gt=restored)
     fields = ("task_id", "task__kind", "shown", "answer", "seconds_spent", "is_correct")
