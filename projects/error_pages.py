@@ -112,11 +112,11 @@ def csrf_failure(request: HttpRequest, reason: str = "", **kwargs: Any) -> HttpR
             "proxy send Host and X-Forwarded-Proto, or adds it to the setting CSRF_TRUSTED_ORIGINS."
         )
         said = _NOT_IN_ORIGINS.sub("?", origin)[:100]
-        return error_page(request, Forbidden(sentence % {"origin": said}, code="csrf"))
+        return error_response(request, Forbidden(sentence % {"origin": said}, code="csrf"))
     sentence = gettext(
         "This page is older than your sign-in. Reload it and try again; cookies must be allowed."
     )
-    return error_page(request, Forbidden(sentence, code="csrf"))
+    return error_response(request, Forbidden(sentence, code="csrf"))
 
 
 def _heading(status: int) -> str:

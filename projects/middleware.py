@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 from django.utils.translation import gettext
 from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
-from projects.error_pages import error_page, error_response, not_a_page, unknown_address
+from projects.error_pages import error_response, not_a_page, unknown_address
 from projects.errors import (
     LengthRequired,
     Problem,
@@ -130,7 +130,7 @@ class SignedOutMiddleware(_Middleware):
         if response.status_code != 302 or not response["Location"].startswith(reverse("login") + "?"):
             return response
         if request.headers.get("HX-Request") == "true":
-            return error_page(request, SessionEnded())
+            return error_response(request, SessionEnded())
         if request.method != "POST":
             return response
         messages.error(

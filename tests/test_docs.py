@@ -235,6 +235,16 @@ def test_every_error_code_is_there_with_its_status(title: str, codes_of: Callabl
     assert not wrong, f"docs/reference.md has other statuses: {wrong}"
 
 
+def test_every_error_code_is_provoked_somewhere():
+    """Clients branch on them. One that no test names may have changed, or never come."""
+    tests = "".join(
+        path.read_text() for path in (ROOT / "tests").rglob("*.py") if path.name != "test_docs.py"
+    )
+    codes = first("Error codes") | first("Its error codes")
+    unnamed = sorted(code for code in codes if "*" not in code and f'"{code}"' not in tests)
+    assert not unnamed, f"no test names {', '.join(unnamed)}"
+
+
 def test_no_error_code_is_there_twice():
     for title in ("Error codes", "Its error codes"):
         names = [spans(row[0])[0] for row in rows(title)]

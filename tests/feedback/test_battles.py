@@ -16,7 +16,7 @@ from feedback.stats import version_quality
 from inference.models import Completion, Deployment, Replica, Version
 from inference.relay import hub, stop_answers
 from projects.offload import in_database
-from tests.cast import Cast
+from tests.cast import Cast, error_of
 from tests.inference.conftest import stubs, stubs_of_session  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -120,7 +120,8 @@ def test_an_early_vote_is_recorded_at_the_end_though_nobody_reads(cast: Cast, bo
     said = client.get(f"{PATH}{one.pk}/").content.decode()
     assert "Your vote could not be recorded" in said
     assert "Try again" in said
-    assert client.post(f"{PATH}{one.pk}/vote", {"verdict": "left"}).status_code == 409
+    again = client.post(f"{PATH}{one.pk}/vote", {"verdict": "left"}, headers={"Accept": "application/json"})
+    assert (again.status_code, error_of(again)["code"]) == (409, "battle_broken")
 
     # A web process that died between the end of the answers and the record: the schedule does it.
     Completion.objects.update(state="finished", finish_reason="stop")

@@ -150,8 +150,9 @@ def test_a_lease_that_ran_out_goes_to_the_next_rater_and_the_late_answer_is_refu
     run_out(late)
     taken = claim(cast, cast.carol)
     assert taken.task_id == late.task_id
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost) as refused:
         say(late, "left")
+    assert refused.value.code == "lease_lost"
     say(taken, "right")
     assert nothing_for(cast, cast.bob)
 

@@ -86,8 +86,9 @@ def test_quarantine_is_read_as_of_a_cut_off_and_can_be_undone(cast: Cast):
     assert claim_task(project=cast.project, rater=cast.bob) is None
     assert queue_state(project=cast.project, rater=cast.bob).reason == "quarantined"
     assert claim_task(project=cast.project, rater=cast.carol) is not None
-    with pytest.raises(Conflict):
+    with pytest.raises(Conflict) as refused:
         quarantine_rater(project=cast.project, rater=cast.bob, actor=ada, reason="Again.")
+    assert refused.value.code == "already_there"
     restore_rater(project=cast.project, rater=cast.bob, actor=ada, reason="It was his cat.")
     after = timezone.now()
     bob = f"user:{cast.bob.pk}"

@@ -13,7 +13,9 @@ from feedback.models import Standing
 from feedback.services.raters import excluded_raters
 from feedback.services.standings import standing_of
 from feedback.services.workbench import workbench_of
-from projects.models import Edition
+from projects.errors import Conflict
+from projects.models import Edition, Project
+from projects.services import Actor, update_project
 from tests.cast import Cast
 
 RATERS = "/p/kitchen/raters/"
@@ -99,6 +101,17 @@ def test_settings_guidelines_and_form_are_saved_and_only_changes_make_an_edition
     assert cast.project.guidelines == "Prefer short answers.", "all or nothing"
     assert "must be a number" in save(overlap="many")
     assert "overlap" in save(overlap="0")
+
+
+def test_of_two_who_change_the_guidelines_at_once_one_is_told(cast: Cast) -> None:
+    mine, theirs = (Project.objects.get(pk=cast.project.pk) for _ in range(2))
+    theirs.guidelines, mine.guidelines = "Theirs.", "Mine."
+    update_project(project=theirs, changed=["guidelines"], actor=Actor(user=cast.ada))
+    with pytest.raises(Conflict) as refused:
+        update_project(project=mine, changed=["guidelines"], actor=Actor(user=cast.ada))
+    assert refused.value.code == "edition_taken"
+    cast.project.refresh_from_db()
+    assert cast.project.guidelines == "Theirs."
 
 
 def test_only_managers(cast: Cast) -> None:

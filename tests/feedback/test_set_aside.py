@@ -70,10 +70,11 @@ def test_one_flag_of_a_reviewer_is_enough(cast: Cast, answers: list[Completion],
     assert claim_task(project=cast.project, rater=cast.bob) is None
     assert cast.post("feedback", rating(answers[0])).status_code == 201  # it counts again with the answer
     prompt = answers[0].prompt
-    with pytest.raises(NotJudgeable, match="set aside"):
+    with pytest.raises(NotJudgeable, match="set aside") as refused:
         create_compare_task(
             project=cast.project, prompt=prompt, completions=[answers[0], cast.answer(prompt)]
         )
+    assert refused.value.code == "completion_set_aside"
     told = AuditEvent.objects.get(action="answer.set_aside")
     assert (told.subject, told.detail) == (f"completion:{answers[0].pk}", {"reasons": ["spam"], "judges": 1})
 

@@ -9,10 +9,12 @@ import pytest
 from feedback.errors import LeaseLost
 from feedback.models import Assignment, Preference, SampleRequest, Task
 from feedback.services.answers import answer_task
+from feedback.services.desk import NothingToAsk, make_tasks
 from feedback.services.queue import claim_task, undo_last
 from feedback.services.tasks import create_task
 from inference.models import Prompt
 from projects.models import AuditEvent
+from projects.services import SYSTEM
 from tests.cast import Cast
 
 URL = "/p/kitchen/tasks/"
@@ -87,6 +89,9 @@ def test_a_batch_asks_each_prompt_once(manager: Cast) -> None:
     assert set(Task.objects.values_list("overlap", "source")) == {(3, "import")}
     assert "was not asked about yet" in manager.client.post(url, body, follow=True).content.decode()
     assert Task.objects.count() == 3
+    with pytest.raises(NothingToAsk) as refused:
+        make_tasks(project=manager.project, kind="compare", count=1, actor=SYSTEM)
+    assert refused.value.code == "nothing_to_ask"
     assert AuditEvent.objects.filter(action="tasks.made").count() == 2
     for wrong in ({"count": "0"}, {"count": "1e9"}, {"kind": "review"}, {"overlap": "51"}):
         manager.client.post(url, {**body, **wrong})

@@ -175,8 +175,9 @@ def test_an_answer_that_breaks_off(cast: Cast, bob: AsyncClient) -> None:
 
     async def scene() -> None:
         id_ = await start_answer(project=cast.project, prompt=prompt, sticky="x")
-        for _ in range(2):  # while it happens, and later from the row
+        for code in ("engine_failed", "answer_failed"):  # while it happens, and later from the row
             *before, (name, data, _) = [event async for event in events(bob, id_)]
+            assert data["error"]["code"] == code
             assert "".join(data["text"] for _, data, _ in before) == "word0 word1 "
             assert (name, data["error"]["type"]) == ("error", "service_unavailable_error")
             assert data["error"]["message"].startswith("The answer broke off")
@@ -281,8 +282,20 @@ def test_a_stop_of_a_dead_process_says_so(cast: Cast, bob: AsyncClient, monkeypa
     monkeypatch.setattr("inference.pages.STOP_SECONDS", 0.0)
 
     async def scene() -> None:
-        refused = await bob.post(url_of(running.id, "stop"))
+        refused = await bob.post(url_of(running.id, "stop"), headers={"Accept": "application/json"})
         assert refused.status_code == 409
+        assert refused.json()["error"]["code"] == "not_stopped_yet"
         assert "was told to stop it" in refused.content.decode()
+
+    play(scene)
+
+
+def test_an_answer_of_a_dead_process_is_lost(cast: Cast, bob: AsyncClient, settings: Any) -> None:
+    running = cast.answer(question(cast, "say"), state="running")
+    settings.ANSWER_SECONDS = 0.0
+
+    async def scene() -> None:
+        [(name, data, _)] = [event async for event in events(bob, running.id)]
+        assert (name, data["error"]["code"]) == ("error", "answer_lost")
 
     play(scene)

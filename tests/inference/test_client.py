@@ -26,6 +26,7 @@ from inference.client import (
     chat_body,
     storable,
 )
+from inference.services.completions import problem_of
 
 pytestmark = pytest.mark.unit
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -185,3 +186,8 @@ def test_nobody_there() -> None:
         nobody.models()
     with pytest.raises(EngineUnavailable):
         nobody.complete(model="x", messages=MESSAGES, sampling={})
+
+
+def test_a_refusal_that_has_no_code_gets_one() -> None:
+    problem = problem_of(EngineRefused("no such sampling"))
+    assert (problem.status, problem.code, problem.message) == (400, "invalid_request", "no such sampling")

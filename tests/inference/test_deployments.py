@@ -115,8 +115,9 @@ def test_a_rollback_loads_what_no_engine_holds(cast: Cast, client: EngineClient,
 
 
 def test_nothing_before_the_first(cast: Cast) -> None:
-    with pytest.raises(NoWayBack, match="has served nothing before kitchen@v1"):
+    with pytest.raises(NoWayBack, match="has served nothing before kitchen@v1") as refused:
         rollback(project=cast.project, actor=SYSTEM, reason="?")
+    assert refused.value.code == "no_previous_version"
 
 
 def test_a_canary_serves_its_share_and_is_withdrawn(cast: Cast, client: EngineClient, tmp_path: Path) -> None:
@@ -170,8 +171,9 @@ def test_what_the_engine_refuses_changes_nothing(cast: Cast, client: EngineClien
     foreign = new_version(cast.garden, tmp_path)
     with pytest.raises(PromotionRefused, match="another project"):
         promote(project=cast.project, version=foreign, actor=SYSTEM, reason="?")
-    with pytest.raises(PromotionRefused, match="champion already"):
+    with pytest.raises(PromotionRefused, match="champion already") as refused:
         promote(project=cast.project, version=cast.v1, actor=SYSTEM, reason="?")
+    assert refused.value.code == "already_champion"
     assert Deployment.objects.filter(project=cast.project).count() == 1
     assert not Version.objects.filter(is_candidate=True).exists()
 

@@ -109,6 +109,8 @@ def test_what_it_cannot_do_is_said_in_a_sentence(client: Any, stubs: tuple[StubE
         with pytest.raises(openai.BadRequestError, match=sentence) as raised:
             client.chat.completions.create(**{**asking(), **change})
         assert raised.value.param == param, name
+        is_known = param in ("response_format", "tool_choice", "logprobs", "modalities")
+        assert (raised.value.code == "unsupported_parameter") is is_known, name
     assert not any(stub.asked for stub in stubs)
 
 

@@ -78,8 +78,9 @@ def test_a_damaged_artifact_is_no_version(cast: Cast, tmp_path: Path, harm: str)
         write_manifest(artifact)
     else:
         (artifact / "manifest.json").unlink()
-    with pytest.raises(DamagedArtifact):
+    with pytest.raises(DamagedArtifact) as refused:
         register_version(project=cast.project, kind="adapter", artifact=artifact)
+    assert refused.value.code == "damaged_artifact"
     assert list(cast.project.versions.values_list("number", flat=True)) == [1]
     home = new_version(cast.project, tmp_path).folder.parent
     assert [path.name for path in home.iterdir()] == ["v2"], "the number is still free, and nothing is left"
@@ -177,6 +178,9 @@ def test_commands(cast: Cast, tmp_path: Path, settings: Any) -> None:
     assert Membership.objects.get(user=cast.carol, project__slug="night").role == "manager"
     with pytest.raises(CommandError, match="There is already a project night"):
         call_command("start_project", slug="night", name="Night")
+    with pytest.raises(Conflict) as refused:
+        start_project(slug="night", name="Night", actor=SYSTEM)
+    assert refused.value.code == "slug_taken"
     with pytest.raises(CommandError, match="There is no user nobody"):
         call_command("start_project", slug="day", name="Day", manager="nobody")
     with pytest.raises(CommandError, match="has served nothing before night@v1"):

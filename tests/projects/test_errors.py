@@ -69,6 +69,19 @@ def test_a_host_that_is_not_allowed_is_named_with_the_setting(cast: Cast, path: 
     assert response["X-Content-Type-Options"] == "nosniff"
 
 
+def test_what_is_wrong_before_any_view_has_its_code(cast: Cast):
+    """Another format, a session that ended under a part of a page, and a form of another site."""
+    answer = cast.client.get("/api/v1/prompts", headers={**cast.auth(), "accept": "text/csv"})
+    assert (answer.status_code, error_of(answer)["code"]) == (406, "not_acceptable")
+    part = {"HX-Request": "true", "accept": "application/json"}
+    answer = cast.client.post("/p/kitchen/runs/start", headers=part)
+    assert (answer.status_code, error_of(answer)["code"]) == (401, "session_ended")
+    answer = Client(enforce_csrf_checks=True).post("/login/", headers={"accept": "application/json"})
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "csrf")
+    answer = cast.client.post("/api/v1/feedback", headers={**cast.auth(), "transfer-encoding": "chunked"})
+    assert (answer.status_code, error_of(answer)["code"]) == (411, "length_required")
+
+
 def test_a_host_that_is_not_allowed_is_named_to_people(cast: Cast):
     response = Client().get("/login/", headers={"host": "ratchet.lan"})
     assert response.status_code == 400

@@ -203,8 +203,9 @@ def test_a_wrong_filter_is_named(cast: Cast, filters, param):
 def test_nothing_usable_is_an_error_that_says_why(cast: Cast):
     _, (a, b) = cast.answered_prompt("Equal?", ["This.", "That."])
     vote(cast, a, b, tie=True)
-    with pytest.raises(EmptyDataset, match="1 tie"):
+    with pytest.raises(EmptyDataset, match="1 tie") as refused:
         compiled(cast)
+    assert refused.value.code == "empty_dataset"
     assert Dataset.objects.count() == 0
 
 

@@ -289,8 +289,9 @@ def test_a_dataset_that_was_read_meanwhile_is_not_registered(world: Cast, monkey
         return written(*args, **kwargs)
 
     monkeypatch.setattr("training.services.compiler.write_manifest", and_then)
-    with pytest.raises(ErasedMeanwhile):
+    with pytest.raises(ErasedMeanwhile) as refused:
         compile_dataset(project=world.project, actor=SYSTEM)
+    assert refused.value.code == "erased_meanwhile"
     assert Dataset.objects.count() == 3
 
 
@@ -379,6 +380,10 @@ def test_one_button_trains_without_them(world: Cast):
     run = Run.objects.get(number=answer.json()["number"])
     assert (run.method, run.dataset.status, run.dataset.format) == ("dpo", "ready", "preference")
     assert run.dataset.manifest["erasures"] == {"people": 1, "judgements": 4}
+    person = find_person(project=world.project, subject="nobody in particular")
+    request_erasure(person=person, mode="remove", actor=SYSTEM)
+    early = world.post("erasures/2/retrain", {}, key=world.manage_key)
+    assert (early.status_code, error_of(early)["code"]) == (409, "erasure_unfinished")
     erase(world, subject="nobody in particular")
     assert world.post("erasures/2/retrain", {}, key=world.manage_key).status_code == 404
 

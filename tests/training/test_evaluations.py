@@ -12,7 +12,7 @@ from feedback.services.answers import answer_task
 from feedback.services.judge import Judge
 from feedback.services.queue import claim_task
 from feedback.services.record import record_preference
-from inference.models import Completion, Version
+from inference.models import Completion, Deployment, Version
 from inference.services import reconciler
 from inference.services.prompts import record_prompt
 from projects.errors import Conflict, Unavailable
@@ -151,6 +151,7 @@ def test_an_engine_that_is_away_fails_what_a_program_wants_now_and_not_what_ratc
     monkeypatch.setattr(evaluations, "load_on_all", away)
     answer = cast.post("evaluations", {"candidate": "v2"}, key=cast.manage_key)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert error_of(answer)["code"] == "unavailable"
     assert evaluate(cast, candidate, sample=True).status == Evaluation.Status.ANSWERING
 
 
@@ -297,8 +298,9 @@ def test_ratchet_makes_the_answers_asks_the_raters_and_decides(cast, candidate, 
         cast.prompt(f"Gate {number}?", split="gate")
     Policy.objects.create(project=cast.project, min_battles=2)
     evaluation = evaluate(cast, candidate, sample=True)
-    with pytest.raises(Conflict, match="still being made"):
+    with pytest.raises(Conflict, match="still being made") as refused:
         decide(evaluation=evaluation, actor=SYSTEM)
+    assert refused.value.code == "still_answering"
     _tick_until(evaluation, Evaluation.Status.JUDGING)
     assert Completion.objects.filter(version=candidate).count() == 3
     assert Completion.objects.filter(version=cast.v1).count() == 3
@@ -349,6 +351,14 @@ def test_an_evaluation_that_somebody_answers_is_left_alone(cast, candidate, load
     evaluation = evaluate(cast, candidate, sample=True)
     assert answering._claim(evaluation.id) is not None
     assert answering._claim(evaluation.id) is None
+
+
+def test_what_serves_is_not_decided_any_more(cast, candidate, loads):
+    battles(cast, candidate, "w" * 60)
+    evaluation = decide(evaluation=evaluate(cast, candidate), actor=SYSTEM)
+    Deployment.objects.filter(project=cast.project).update(champion=candidate)
+    refused = cast.post(f"evaluations/{evaluation.number}/decide", {}, key=cast.manage_key)
+    assert (refused.status_code, error_of(refused)["code"]) == (409, "already_promoted")
 
 
 # --- what follows -------------------------------------------------------------------------------------

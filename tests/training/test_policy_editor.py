@@ -94,6 +94,8 @@ def test_what_is_wrong_is_said_at_its_field(cast: Cast, body: dict[str, Any], fi
     assert answer.status_code == 422
     error = error_of(answer)
     assert error["param"] == field
+    code = {"surprise": "unknown_field", "margin": "invalid_value"}.get(field, "invalid_policy")
+    assert error["code"] == code
     assert says in error["message"]
     assert not Policy.objects.exists()
 

@@ -110,8 +110,9 @@ def test_a_cancelled_run_goes_on_and_no_other(cast: Cast):
 def test_a_slot_runs_once(cast: Cast):
     judged(cast, 24)
     create_run(project=cast.project, actor=SYSTEM, slot="cron:1")
-    with pytest.raises(SlotTaken):
+    with pytest.raises(SlotTaken) as refused:
         create_run(project=cast.project, actor=SYSTEM, slot="cron:1")
+    assert refused.value.code == "slot_taken"
     [run] = Run.objects.all()
     with pytest.raises(IntegrityError), transaction.atomic():
         Run.objects.create(project=cast.project, number=2, dataset=run.dataset, slot="cron:1")

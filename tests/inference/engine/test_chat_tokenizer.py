@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 import pytest
 
 from inference.engine.chat import ChatTokenizer
+from inference.engine.errors import InvalidRequest
 from tests.tiny import SPECIAL, build_tiny_model
 
 pytestmark = pytest.mark.model
@@ -38,6 +40,18 @@ def test_a_message_cannot_end_itself(chat: ChatTokenizer, role: str, text: str):
         token for token in innocent if token in steering
     ]
     assert text.replace("\x00", "") in read_back(chat, hostile)
+
+
+def test_what_no_template_can_say_is_refused(chat: ChatTokenizer):
+    mute = copy(chat._tokenizer)
+    mute.chat_template = "{{ raise_exception('no system here') }}"
+    with pytest.raises(InvalidRequest, match="no system here") as refused:
+        ChatTokenizer(mute, eos=None).encode([{"role": "user", "content": "Hi"}])
+    assert refused.value.code == "bad_messages"
+    mute.chat_template = None
+    with pytest.raises(InvalidRequest) as refused:
+        ChatTokenizer(mute, eos=None)
+    assert refused.value.code == "no_chat_template"
 
 
 def test_what_is_innocent_is_read_as_the_tokenizer_reads_it(chat: ChatTokenizer):

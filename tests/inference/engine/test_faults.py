@@ -13,8 +13,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.types import Message
 
+from inference.engine import app
+from inference.engine.errors import TooSlow
 from inference.engine.options import Options
 from tests.inference.engine.conftest import KEY
 
@@ -214,3 +217,16 @@ def test_an_engine_that_was_frozen_goes_on(narrow):
     assert answers[0].status_code == 504
     assert narrow.http.get("/health").json() == {"status": "ok"}
     assert narrow.chat(**FIXED).json()["usage"]["completion_tokens"] == 24
+
+
+def test_a_body_that_does_not_come_is_given_up(monkeypatch):
+    monkeypatch.setattr(app, "BODY_TIMEOUT_S", 0.05)
+
+    async def never() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    request = Request({"type": "http", "method": "POST", "path": "/", "headers": []}, never)
+    with pytest.raises(TooSlow) as refused:
+        asyncio.run(app._read_body(request, 1000))
+    assert (refused.value.status, refused.value.code) == (408, "body_timeout")

@@ -92,6 +92,7 @@ def test_a_body_that_is_no_request(engine, body):
     response = engine.http.post("/v1/chat/completions", content=body)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["type"] == "invalid_request_error"
+    assert response.json()["error"]["code"] in ("invalid_json", "invalid_value", "missing_parameter")
 
 
 ANY = some.recursive(

@@ -57,7 +57,7 @@ def test_loading_again_is_the_same_and_other_weights_are_a_conflict(engine, load
     assert engine.load("v1").status_code == 200
     assert engine.load("v1", str(engine.artifacts / "v1")).status_code == 200
     conflict = engine.load("v1", "v2")
-    assert conflict.status_code == 409
+    assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, "conflict")
     assert engine.card("v1")["ratchet"]["digest"] == read_manifest(engine.artifacts / "v1")["digest"]
     assert engine.load("tiny", "v2").status_code == 409
     assert engine.unload("tiny").status_code == 400
