@@ -38,6 +38,7 @@ from inference.services.completions import (
     MAX_TEXT,
     finish_completion,
     gap_numbers,
+    is_read_elsewhere,
     problem_of,
     start_completion,
 )
@@ -46,7 +47,7 @@ from inference.services.prompts import MAX_CHARS_A_TOKEN, record_prompt
 from projects.errors import Problem, Unavailable, as_problem
 from projects.ids import uuid7
 from projects.models import ApiKey, Project
-from projects.offload import lightly_committed, write_to_database
+from projects.offload import in_database, lightly_committed, write_to_database
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ class Generation:
         self._changed = asyncio.Event()
         self._readers = 0
         self._farewell: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
         # An engine that has lost its mind must not take the memory of this process.
         self._longest = max(MAX_TEXT, ask.sampling.get("max_tokens", 0) * MAX_CHARS_A_TOKEN)
         self._clock: asyncio.Timeout | None = None  # of what the engine says next
@@ -194,8 +196,7 @@ class Generation:
     def expect_reader(self) -> None:
         """From now on it is stopped when nobody comes to read."""
         if self._readers == 0 and not self.is_done:
-            seconds = max(UNREAD_SECONDS, self.ask.readerless_seconds)
-            self._farewell = asyncio.get_running_loop().call_later(seconds, self.stop)
+            self._part(max(UNREAD_SECONDS, self.ask.readerless_seconds))
 
     def _join(self) -> None:
         self._readers += 1
@@ -206,7 +207,29 @@ class Generation:
     def _leave(self) -> None:
         self._readers -= 1
         if self._readers == 0 and not self.is_done:
-            self._farewell = asyncio.get_running_loop().call_later(self.ask.readerless_seconds, self.stop)
+            self._part(self.ask.readerless_seconds)
+
+    def _part(self, seconds: float) -> None:
+        """Nobody reads it here: it is stopped in so many seconds, unless somebody reads its row elsewhere."""
+        leave = self._stop_unless_read if self.ask.readerless_seconds else self.stop
+        self._farewell = asyncio.get_running_loop().call_later(seconds, leave)
+
+    def _stop_unless_read(self) -> None:
+        self._looking = asyncio.create_task(self._look_for_readers())
+
+    async def _look_for_readers(self) -> None:
+        """Stop it, but for a reader whom another process serves from the rows."""
+        try:
+            is_read = await in_database(is_read_elsewhere, [choice.id for choice in self.choices])
+        except (DatabaseError, Problem) as error:
+            logger.warning("whether an answer is read elsewhere could not be asked: %s", error)
+            is_read = False
+        if self._readers or self.is_done:
+            return
+        if is_read:
+            self._part(self.ask.readerless_seconds)
+        else:
+            self.stop()
 
     async def _run(self) -> None:
         """Relay in a task that may be cancelled, and close the rows in this one, which is not."""

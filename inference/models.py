@@ -175,6 +175,8 @@ class Completion(models.Model):
     touched = models.DateTimeField(default=timezone.now, editable=False)
     # Another process was asked to stop it; the one that makes it looks here.
     stop_asked = models.BooleanField(default=False, editable=False)
+    # When another process last served somebody this row while it runs; the one that makes it looks here.
+    read = models.DateTimeField(null=True, blank=True, editable=False)
     finished = models.DateTimeField(null=True, blank=True)
 
     objects = CompletionQuerySet.as_manager()

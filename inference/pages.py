@@ -26,7 +26,7 @@ from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from inference.generation import Delta, Generation
 from inference.models import Completion
 from inference.relay import hub
-from inference.services.completions import ask_to_stop
+from inference.services.completions import ask_to_stop, read_on
 from inference.sse import EventStream
 from projects.access import project_for
 from projects.errors import Conflict, NotFound, Unavailable, error_body, require_method
@@ -134,6 +134,8 @@ async def _from_row(completion: Completion, seen: int, request_id: str) -> Async
     yield HERE
     deadline = time.monotonic() + settings.ANSWER_SECONDS
     while True:
+        if completion.state == Completion.State.RUNNING:
+            completion = await write_to_database(read_on, completion.pk)
         if completion.text[seen:]:
             yield _event("delta", {"text": completion.text[seen:]}, id_=len(completion.text))
             seen = len(completion.text)
@@ -145,7 +147,6 @@ async def _from_row(completion: Completion, seen: int, request_id: str) -> Async
             return
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
         yield b": waiting\n\n"
-        completion = await in_database(Completion.objects.get, pk=completion.pk)
     yield _ending(completion, request_id)
 
 

@@ -38,6 +38,7 @@ MAX_TEXT = 200_000  # characters
 # How often the process that makes an answer says that it lives, and when it is taken for dead.
 TOUCH_SECONDS = 5.0
 REAP_SECONDS = 30.0
+READ_SECONDS = 5.0  # a row's reader comes every second
 FINISH_REASONS = ("stop", "length")
 
 
@@ -216,6 +217,20 @@ def touch_completions(texts: Mapping[uuid.UUID, str]) -> None:
 def ask_to_stop(completion: Completion) -> None:
     """Tell whichever process makes it to stop it. One that has ended stays as it is."""
     Completion.objects.filter(pk=completion.pk, state=Completion.State.RUNNING).update(stop_asked=True)
+
+
+def read_on(completion_id: uuid.UUID) -> Completion:
+    """The row of a running answer for somebody whom another process serves, which is noted in it."""
+    with lightly_committed():
+        running = Completion.objects.filter(pk=completion_id, state=Completion.State.RUNNING)
+        running.update(read=timezone.now())
+        return Completion.objects.get(pk=completion_id)
+
+
+def is_read_elsewhere(completion_ids: Sequence[uuid.UUID]) -> bool:
+    """Whether another process serves one of them to somebody."""
+    since = timezone.now() - timedelta(seconds=READ_SECONDS)
+    return Completion.objects.filter(pk__in=completion_ids, read__gt=since).exists()
 
 
 def completions_to_stop() -> list[uuid.UUID]:

@@ -277,6 +277,33 @@ def test_stop_reaches_the_process_that_makes_it(cast: Cast, bob: AsyncClient, st
     play(scene)
 
 
+def test_a_reader_at_another_process_keeps_it_going(cast: Cast, bob: AsyncClient, stubs: Stubs) -> None:
+    prompt, there = question(cast, "slow"), browser_of(cast.bob)
+
+    async def read_there(id_: uuid.UUID) -> list[Any]:
+        assert hub().find(id_) is None, "it is made elsewhere"
+        seen = []
+        async for event in events(there, id_):
+            seen.append(event)
+            if len(seen) == 2 or event[0] != "delta":
+                break
+        return seen
+
+    async def scene() -> None:
+        id_ = await start_answer(project=cast.project, prompt=prompt, sticky="x")
+        await glance(bob, id_, 1)  # and gone: nobody reads it here any more
+        seen = await asyncio.to_thread(lambda: asyncio.run(read_there(id_)))
+        assert [name for name, _, _ in seen] == ["delta", "delta"], "it grew long after its 0.4 s"
+        assert hub().find(id_) is not None
+        began = time.monotonic()
+        while hub().find(id_) is not None:
+            assert time.monotonic() - began < 20, "with that reader gone too it ends"
+            await asyncio.sleep(0.02)
+        assert (await in_database(Completion.objects.get, id=id_)).state == "stopped"
+
+    play(scene)
+
+
 def test_a_stop_of_a_dead_process_says_so(cast: Cast, bob: AsyncClient, monkeypatch: Any) -> None:
     running = cast.answer(question(cast, "say"), state="running")
     monkeypatch.setattr("inference.pages.STOP_SECONDS", 0.0)
