@@ -4,15 +4,14 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('inference', '0002_audit_split'),
+        ("inference", "0002_audit_split"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='completion',
-            name='read',
+            model_name="completion",
+            name="read",
             field=models.DateTimeField(blank=True, editable=False, null=True),
         ),
     ]
