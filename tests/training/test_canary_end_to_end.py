@@ -32,7 +32,7 @@ SHARES = (0.0, 0.01, 0.05, 0.25, 1.0)
 @pytest.fixture
 def http(web: Process, cast: Cast) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {cast.manage_key}"}
-    with httpx.Client(base_url=web.url, headers=headers, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=str(web.url), headers=headers, timeout=60, trust_env=False) as client:
         yield client
 
 
