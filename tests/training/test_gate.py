@@ -126,7 +126,8 @@ def test_neither_the_order_nor_the_side_matters(wins, ties, losses, seed):
     assert result.win_rate is not None
     assert result.ci_high is not None
     assert mirrored.win_rate == pytest.approx(1 - result.win_rate)
-    assert mirrored.ci_low == pytest.approx(1 - result.ci_high, abs=0.03)
+    # The draws differ between the two; a bound moves by one prompt at most.
+    assert mirrored.ci_low == pytest.approx(1 - result.ci_high, abs=1.01 / len(drawn) + 0.01)
 
 
 @pytest.mark.slow
