@@ -9,24 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from demo.client import Client, DemoError
-from demo.config import ANSWERS_PER_PROMPT, CONCURRENCY, GATE_SHARE, RUN_CONFIG, SAMPLING
+from demo.config import PLAN, prompts
 from demo.progress import Progress
 from demo.report import Report
-from demo.stack import ROOT, Stack, prepare
+from demo.stack import PERSON, ROOT, SLUG, Stack, prepare
 from demo.tastes import TASTES
-from demo.turn import Plan, Turn
+from demo.turn import Turn
 
-SLUG = "demo"
 FOLDER = ROOT / "var" / "demo"
-PERSON = "ada"
 
 
 def main() -> int:
@@ -44,9 +40,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        password, key = _set_up(stack, progress)
+        password, key = stack.set_up(progress)
         setup = _setup_seconds()
-        report.seconds = {"install": setup["install"], "model": setup["model"] + _wait(stack, progress)}
+        report.seconds = {"install": setup["install"], "model": setup["model"] + stack.wait(progress)}
         asyncio.run(_turn(stack, key, taste_name, report, progress))
         report.seconds["total"] = round(time.monotonic() - progress.start + setup["model"], 1)
         report.write(stack.folder / "report.json")
@@ -73,39 +69,10 @@ def _port() -> int:
     return int(value)
 
 
-def _set_up(stack: Stack, progress: Progress) -> tuple[str, str]:
-    """Database, project, person and key, as an operator would make them; then the processes start."""
-    progress.step("a fresh database, project and key in var/demo")
-    stack.manage("migrate", "--no-input")
-    stack.manage("start_project", "--slug", SLUG, "--name", "Demo", "--gate-share", str(GATE_SHARE),
-                 "--max-tokens", str(SAMPLING["max_tokens"]))  # fmt: skip
-    password = secrets.token_urlsafe(9)
-    stack.manage("create_user", PERSON, "--operator", RATCHET_PASSWORD=password)
-    key = stack.manage("create_key", "--project", SLUG, "--name", "demo")
-    stack.start()
-    return password, key
-
-
-def _wait(stack: Stack, progress: Progress) -> float:
-    """Seconds until web and engine answer."""
-    start = time.monotonic()
-    progress.step("web, engine, worker, trainer and beat start")
-    stack.wait_until("the web process", stack.web_answers, seconds=60)
-    stack.wait_until("the engine", stack.engine_answers, seconds=180)
-    return round(time.monotonic() - start, 1)
-
-
 async def _turn(stack: Stack, key: str, taste: str, report: Report, progress: Progress) -> None:
-    texts = (Path(__file__).parent / "prompts.txt").read_text().splitlines()
     async with Client(stack.url, key) as client:
-        plan = Plan(
-            answers_per_prompt=ANSWERS_PER_PROMPT,
-            concurrency=CONCURRENCY,
-            sampling=SAMPLING,
-            run_config=RUN_CONFIG,
-        )
-        turn = Turn(client, SLUG, TASTES[taste], plan, report, progress)
-        await turn.run([text for text in texts if text and not text.startswith("#")])
+        turn = Turn(client, SLUG, TASTES[taste], PLAN, report, progress)
+        await turn.run(prompts())
 
 
 def _setup_seconds() -> dict[str, float]:

@@ -19,8 +19,12 @@ from typing import TextIO
 import httpx
 
 from demo.client import DemoError
+from demo.config import GATE_SHARE, PLAN
+from demo.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
+SLUG = "demo"
+PERSON = "ada"
 
 
 @dataclass
@@ -54,6 +58,29 @@ class Stack:
         if done.returncode:
             raise DemoError(f"manage.py {arguments[0]} failed: {done.stderr.strip()[-600:]}")
         return done.stdout.strip()
+
+    def set_up(self, progress: Progress) -> tuple[str, str]:
+        """Database, project, person and key, as an operator would make them; then the processes start.
+
+        Returns PERSON's password and the key.
+        """
+        progress.step(f"a fresh database, project and key in {self.folder.relative_to(ROOT)}")
+        self.manage("migrate", "--no-input")
+        self.manage("start_project", "--slug", SLUG, "--name", "Demo", "--gate-share", str(GATE_SHARE),
+                    "--max-tokens", str(PLAN.sampling["max_tokens"]))  # fmt: skip
+        password = secrets.token_urlsafe(9)
+        self.manage("create_user", PERSON, "--operator", RATCHET_PASSWORD=password)
+        key = self.manage("create_key", "--project", SLUG, "--name", "demo")
+        self.start()
+        return password, key
+
+    def wait(self, progress: Progress) -> float:
+        """Seconds until web and engine answer."""
+        start = time.monotonic()
+        progress.step("web, engine, worker, trainer and beat start")
+        self.wait_until("the web process", self.web_answers, seconds=60)
+        self.wait_until("the engine", self.engine_answers, seconds=180)
+        return round(time.monotonic() - start, 1)
 
     def start(self) -> None:
         log = self.log.open("ab")

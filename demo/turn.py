@@ -7,12 +7,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import combinations
 from typing import Any
 
 from demo.client import Client, DemoError, Json, Stream
+from demo.config import Plan
 from demo.progress import Progress
 from demo.report import Report
 from demo.tastes import Taste, vote
@@ -20,16 +20,6 @@ from demo.traffic import Traffic
 
 RATERS = 3
 PROMOTION_REASON = "The gate's verdict in the demo."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """How much is asked of the model, and how it is trained."""
-
-    answers_per_prompt: int
-    concurrency: int  # answers in flight
-    sampling: Json  # of all answers, so that both sides of the gate are sampled alike
-    run_config: Json  # hyperparameters of the run; the rest takes its default
 
 
 class Turn:
@@ -49,20 +39,15 @@ class Turn:
 
     async def run(self, texts: list[str]) -> None:
         """Raises DemoError when a step cannot be done; promises are checked by the report."""
-        await self._import_prompts(texts)
-        async with self._timed("generate"):
-            answers = await self._answer_training_prompts()
-        await self._judge_training_answers(answers)
-        async with self._timed("train"):
-            run = await self._train()
-        async with self._timed("gate"):
-            evaluation = await self._evaluate(run["version"])
+        await self.import_prompts(texts)
+        run = await self.learn()
+        evaluation = await self.evaluate(run["version"])
         async with self._timed("swap"):
             await self._swap(run["version"], evaluation)
         await self._describe_versions(run)
 
     # --- prompts and answers ------------------------------------------------------------------------
-    async def _import_prompts(self, texts: list[str]) -> None:
+    async def import_prompts(self, texts: list[str]) -> None:
         self.progress.step(f"importing {len(texts)} prompts")
         answer = await self.client.post_prompts(texts)
         if answer["errors"]:
@@ -71,6 +56,14 @@ class Turn:
 
     def _half(self, split: str) -> list[Json]:
         return [prompt for prompt in self.prompts.values() if prompt["split"] == split]
+
+    async def learn(self) -> Json:
+        """Answers of what serves now, what raters say of them, and the run that learns from it."""
+        async with self._timed("generate"):
+            answers = await self._answer_training_prompts()
+        await self._judge_training_answers(answers)
+        async with self._timed("train"):
+            return await self._train()
 
     async def _answer_training_prompts(self) -> dict[str, list[Json]]:
         prompts = self._half("train")
@@ -131,22 +124,30 @@ class Turn:
         return run
 
     # --- the gate -----------------------------------------------------------------------------------
+    async def evaluate(self, candidate: str) -> Json:
+        """Candidate against champion: what POST /evaluations began, with the verdict."""
+        async with self._timed("gate"):
+            return await self._evaluate(candidate)
+
+    async def answers_of(self, version: str, prompt_ids: list[str]) -> dict[str, Json]:
+        """One answer of this version to each prompt, by the prompt's id."""
+        answers: dict[str, Json] = {}
+
+        async def ask(prompt_id: str) -> None:
+            messages = self.prompts[prompt_id]["messages"]
+            [answers[prompt_id]] = await self.client.complete(version, messages, self.plan.sampling)
+
+        await self._all((ask(one) for one in prompt_ids), len(prompt_ids), self.plan.concurrency)
+        return answers
+
     async def _evaluate(self, candidate: str) -> Json:
         self.progress.step(f"the gate: {candidate} against the champion on prompts never trained on")
         evaluation = await self.client.post("evaluations", {"candidate": candidate})
         prompt_ids: list[str] = evaluation["prompt_ids"]
-        sides = {name: evaluation[name] for name in ("candidate", "champion")}
-        answers: dict[tuple[str, str], Json] = {}
-
-        async def ask(prompt_id: str, side: str) -> None:
-            messages = self.prompts[prompt_id]["messages"]
-            [answers[prompt_id, side]] = await self.client.complete(sides[side], messages, self.plan.sampling)
-
         # Side by side would be fairer to the clock; one version at a time is what the engine batches best.
-        for side in sides:
-            await self._all((ask(p, side) for p in prompt_ids), len(prompt_ids), self.plan.concurrency)
+        sides = [await self.answers_of(evaluation[side], prompt_ids) for side in ("candidate", "champion")]
         battles = [
-            (prompt_id, [answers[prompt_id, side] for side in self.dice.sample(sorted(sides), k=2)])
+            (prompt_id, [side[prompt_id] for side in self.dice.sample(sides, k=2)])
             for prompt_id in prompt_ids
         ]
         await self.client.post_feedback([self._judge(prompt_id, shown) for prompt_id, shown in battles])

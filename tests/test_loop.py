@@ -16,11 +16,12 @@ import pytest
 from psycopg.sql import SQL, Identifier
 
 from demo.client import Client
+from demo.config import Plan
 from demo.progress import Progress
 from demo.report import Report
 from demo.stack import Stack, prepare
 from demo.tastes import Taste
-from demo.turn import Plan, Turn
+from demo.turn import Turn
 from tests.services import free_port
 from tests.tiny import build_tiny_model
 
