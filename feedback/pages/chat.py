@@ -31,7 +31,6 @@ from feedback.services.record import (
     retract_feedback,
 )
 from feedback.threads import (
-    ShownAnswer,
     completion_for,
     conversation_for,
     question_for,
@@ -42,7 +41,7 @@ from feedback.threads import (
 from inference.models import Completion, Prompt
 from inference.relay import start_answer
 from projects.access import project_for
-from projects.errors import Invalid, NotFound, Problem
+from projects.errors import Conflict, Invalid, NotFound, Problem
 from projects.models import Project
 from projects.offload import in_database
 
@@ -113,28 +112,20 @@ def correct(request: HttpRequest, slug: str, completion_id: UUID) -> HttpRespons
     shown = show(completion, user)
     if request.method == "GET":
         draft = shown.correction.text if shown.correction else completion.text
-        return _editor(request, project, shown, draft)
-    text = request.POST.get("text", "")
+        context = {"project": project, "shown": shown, "editing": True, "draft": draft}
+        return render(request, "feedback/_answer.html", context)
     try:
         record_correction(
             project=project,
             judge=Judge(user=user),
             completion_id=completion.pk,
-            text=text,
+            text=request.POST.get("text", ""),
             source=Feedback.Source.UI,
             id=optional_uuid(request, "id"),
             supersedes=optional_uuid(request, "supersedes"),
         )
-    except Invalid as refused:
-        return _editor(request, project, shown, text, refusal=refused.message)
-    except (AlreadyJudged, NotStanding):
-        return _editor(
-            request,
-            project,
-            shown,
-            text,
-            refusal=gettext("You changed this in another tab. Save again to replace that."),
-        )
+    except (AlreadyJudged, NotStanding) as standing:
+        raise Conflict(gettext("You changed this in another tab. Save again to replace that.")) from standing
     return _answer(request, project, completion)
 
 
@@ -296,13 +287,6 @@ def _asked(request: HttpRequest, prompt: Prompt, refusal: str) -> HttpResponse:
 def _answer(request: HttpRequest, project: Project, completion: Completion, **extra: Any) -> HttpResponse:
     shown = show(completion, person(request))
     return render(request, "feedback/_answer.html", {"project": project, "shown": shown, **extra})
-
-
-def _editor(
-    request: HttpRequest, project: Project, shown: ShownAnswer, draft: str, refusal: str = ""
-) -> HttpResponse:
-    context = {"project": project, "shown": shown, "editing": True, "draft": draft, "refusal": refusal}
-    return render(request, "feedback/_answer.html", context)
 
 
 def _turn(request: HttpRequest, prompt: Prompt, **extra: Any) -> HttpResponse:

@@ -175,7 +175,7 @@ def task(request: HttpRequest, slug: str, task_id: UUID) -> HttpResponse:
 @login_required
 @require_POST
 def act_on_task(request: HttpRequest, slug: str, task_id: UUID) -> HttpResponse:
-    """Withdraw it, ask one more rater, free its places, or say its known answer."""
+    """Withdraw it, ask one more rater, free its places, say its known answer, or that there is none."""
     project = _project(request, slug)
     found = desk.task_for(project=project, task_id=task_id)
     actor = Actor(user=person(request))
@@ -194,6 +194,11 @@ def act_on_task(request: HttpRequest, slug: str, task_id: UUID) -> HttpResponse:
         elif action == "gold":
             desk.set_gold(task=found, gold=_gold(request, found), actor=actor)
             messages.success(request, gettext("Its answer is known now. Raters meet it unmarked."))
+        elif action == "ordinary":
+            desk.clear_gold(task=found, actor=actor)
+            messages.success(
+                request, gettext("It is an ordinary question now: what raters said of it is a label.")
+            )
         else:
             raise Invalid(gettext("There is no such action."), param="action")
     except Problem as problem:

@@ -14,8 +14,10 @@ from django.db.models import Count, Q, QuerySet
 
 from feedback.models import Assignment, Task
 from feedback.services import checks
+from feedback.services.gold import is_met
 from feedback.services.queue import FOR_RATERS, locked_task
 from feedback.services.tasks import MAX_OVERLAP, create_task, put_in_line
+from feedback.services.workbench import workbench_of
 from inference.models import Completion, Prompt
 from inference.services.completions import record_completion
 from inference.services.prompts import record_prompt
@@ -128,6 +130,7 @@ def release_places(*, task: Task, actor: Actor) -> int:
 def set_gold(*, task: Task, gold: dict[str, Any], actor: Actor) -> Task:
     """Say the known answer of a task (services/gold.py): it leaves the line and is slipped in for all.
 
+    Another known answer than before is put to those who have met it too: who was right may be wrong now.
     Raises Invalid, and Conflict where raters have answered it as an ordinary question: their labels count.
     """
     if task.gold is None and task.done:
@@ -139,8 +142,27 @@ def set_gold(*, task: Task, gold: dict[str, Any], actor: Actor) -> Task:
         completions=list(task.completions.all()),
         gold=gold,
     )
+    _mark(made)
     _audit(made, actor, "task.gold")
     return made
+
+
+@transaction.atomic
+def clear_gold(*, task: Task, actor: Actor) -> Task:
+    """An ordinary question again: what raters said of it stays a label, and no longer tells who is good.
+
+    Raises Conflict for a task that is no gold.
+    """
+    task = locked_task(task.pk, task.project)
+    if task.gold is None:
+        raise Conflict("It is an ordinary question already.")
+    task.gold, task.source = None, Task.Source.ANSWERS
+    task.overlap = max(workbench_of(task.project).overlap, task.held + task.done)
+    task.is_open = task.done < task.overlap
+    task.save(update_fields=["gold", "source", "overlap", "is_open"])
+    _mark(task)
+    _audit(task, actor, "task.ordinary")
+    return _fresh(task)
 
 
 @transaction.atomic
@@ -241,6 +263,14 @@ def _chosen(kind: str, answers: list[Completion]) -> list[Completion]:
         return answers[:1]
     others = [answer for answer in answers[1:] if answer.text != answers[0].text]
     return [answers[0], others[0]] if others else []
+
+
+def _mark(task: Task) -> None:
+    """Right or wrong, of all who have met it, by what is known now; neither where nothing is."""
+    for one in Assignment.objects.filter(task=task, state=Assignment.State.DONE).select_for_update():
+        shown = [UUID(answer) for answer in one.shown]
+        one.is_correct = None if task.gold is None else is_met(task.gold, shown, one.answer or {})
+        one.save(update_fields=["is_correct"])
 
 
 def _lapse(task: Task) -> int:

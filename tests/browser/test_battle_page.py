@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from feedback.models import Preference
 from tests.cast import Cast
@@ -50,3 +50,37 @@ def test_an_early_vote_on_its_button_counts(page: Page, people: Cast, sign_in: A
     assert Preference.objects.get().all_bad
     page.get_by_role("link", name="New battle").click()
     expect(page.get_by_label("Your question")).to_be_focused()
+
+
+def test_a_vote_without_a_network_arrives_once_from_the_next_page(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    console.allow("ERR_INTERNET_DISCONNECTED")
+    sign_in(people.bob)
+    page.goto("/p/kitchen/battle/")
+    page.get_by_label("Your question").fill("Why is the sky blue?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Left answer")).to_be_visible()
+    expect(page.locator("[data-text]")).to_have_count(0, timeout=ANSWER_MS)
+    context.set_offline(True)
+    page.keyboard.press("1")
+    expect(page.locator("#unsent")).to_contain_text("What you said is kept here")
+    expect(page.locator('[data-side="left"]')).to_have_class("side is-chosen")
+    page.keyboard.press("2")  # the first one stands
+    page.close()
+    assert not Preference.objects.exists()
+    context.set_offline(False)
+    again = context.new_page()
+    again.goto("/p/kitchen/battle/")
+    again.wait_for_function("() => !Object.keys(localStorage).some((key) => key.includes('outbox'))")
+    assert [one.rank for one in Preference.objects.get().candidates.all()] == [1, 2]
+    again.get_by_role("link", name="Why is the sky blue?").click()
+    expect(again.get_by_role("status").filter(has_text="left answer")).to_be_visible()
+    context.set_offline(True)
+    again.keyboard.press("u")
+    expect(again.locator("#unsent")).to_contain_text("What you said is kept here")
+    context.set_offline(False)
+    expect(again.get_by_text("What you said has arrived.")).to_be_visible()
+    again.keyboard.press("b")
+    expect(again.get_by_role("status").filter(has_text="both are bad")).to_be_visible()
+    assert Preference.objects.usable().get().all_bad

@@ -13,7 +13,7 @@ import pytest
 from django.db import transaction
 from playwright.sync_api import BrowserContext, Page, expect
 
-from feedback.models import Flag, Preference, Rating
+from feedback.models import Correction, Flag, Preference, Rating
 from inference.models import Completion, Conversation, Prompt
 from tests import services
 from tests.browser.cast import talk
@@ -348,6 +348,63 @@ def test_a_better_version_outlives_a_reload(page: Page, people: Cast, sign_in: A
     expect(editor).to_be_hidden()
     page.keyboard.press("e")
     expect(editor).to_have_value("Eight minutes in boiling water.")
+
+
+def test_a_better_version_without_a_network_arrives_once_and_its_second_thought_after_it(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    console.allow("ERR_INTERNET_DISCONNECTED")
+    sign_in(people.bob)
+    conversation, _ = talk(people)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/", wait_until="networkidle")
+    page.keyboard.press("e")
+    editor = page.get_by_label("The answer as it should read")
+    context.set_offline(True)
+    for text in ("Six minutes.", "Seven minutes."):
+        editor.fill(text)
+        editor.press("Control+Enter")
+        editor.press("Control+Enter")
+        expect(page.locator("#unsent")).to_contain_text("What you said is kept here")
+    page.close()
+    assert not Correction.objects.exists()
+    context.set_offline(False)
+    again = context.new_page()
+    again.goto("/p/kitchen/chat/")
+    again.wait_for_function("() => !Object.keys(localStorage).length")  # no draft is left either
+    rows = list(Correction.objects.order_by("id"))
+    assert [(row.text, row.superseded is None) for row in rows] == [
+        ("Six minutes.", False),
+        ("Seven minutes.", True),
+    ]
+
+
+def test_a_better_version_that_is_refused_keeps_its_words(
+    page: Page, people: Cast, sign_in: Any, context: BrowserContext, console: Any
+) -> None:
+    for expected in ("422", "409"):
+        console.allow(expected)
+    sign_in(people.bob)
+    conversation, _ = talk(people)
+    page.goto(f"/p/kitchen/chat/{conversation.pk}/")
+    other = context.new_page()
+    other.goto(page.url)
+    editor = page.get_by_label("The answer as it should read")
+    page.keyboard.press("e")
+    editor.press("Control+Enter")  # as it is
+    expect(page.get_by_role("alert")).to_contain_text("same text")
+    editor.fill("Six minutes.")
+    expect(editor).to_be_focused()
+    other.keyboard.press("e")
+    other.get_by_label("The answer as it should read").fill("Five minutes.")
+    other.keyboard.press("Control+Enter")
+    expect(other.locator(".better")).to_contain_text("Five minutes.")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("You changed this in another tab.")).to_be_visible()
+    expect(editor).to_have_value("Six minutes.")
+    expect(editor).to_be_focused()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".better")).to_contain_text("Six minutes.")
+    assert [row.text for row in Correction.objects.usable()] == ["Six minutes."]
 
 
 def test_an_engine_that_breaks_off_is_said_and_the_question_can_be_asked_again(

@@ -111,8 +111,9 @@ def test_rates_by_pointer_and_a_double_click_is_one_rating(page: Page, people: C
 
 
 def test_corrects_by_keyboard_and_is_told_when_nothing_changed(
-    page: Page, people: Cast, sign_in: Any
+    page: Page, people: Cast, sign_in: Any, console: Any
 ) -> None:
+    console.allow("422")
     [completion] = open_talk(page, people, sign_in)
     page.keyboard.press("e")
     editor = page.get_by_label("The answer as it should read")
@@ -131,7 +132,8 @@ def test_corrects_by_keyboard_and_is_told_when_nothing_changed(
     expect(editor).to_be_hidden()
 
 
-def test_corrects_by_pointer(page: Page, people: Cast, sign_in: Any) -> None:
+def test_corrects_by_pointer(page: Page, people: Cast, sign_in: Any, console: Any) -> None:
+    console.allow("422")
     open_talk(page, people, sign_in)
     page.get_by_role("button", name="Make it better").click()
     editor = page.get_by_label("The answer as it should read")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from feedback.errors import LeaseLost
-from feedback.models import Assignment, Preference, SampleRequest, Task
+from feedback.models import Assignment, Preference, Rating, SampleRequest, Task
 from feedback.services.answers import answer_task
 from feedback.services.desk import NothingToAsk, make_tasks
 from feedback.services.queue import claim_task, undo_last
@@ -177,6 +177,30 @@ def test_a_task_becomes_gold(
     assert "1 of 1 right" in page
     act(manager, task, "withdraw")
     assert claim_task(project=manager.project, rater=manager.carol) is None
+
+
+def test_gold_is_changed_and_made_ordinary_and_its_raters_are_judged_by_what_is_known(manager: Cast) -> None:
+    task = ask(manager, kind="rate")
+    act(manager, task, "gold", **{"value-thumbs": ["1"]})
+    manager.project.workbench.gold_share = 1.0
+    manager.project.workbench.save()
+    for rater, value in ((manager.bob, 1), (manager.carol, -1)):
+        mine = claim_task(project=manager.project, rater=rater)
+        assert mine is not None
+        answer_task(assignment=mine, answer={"ratings": {"thumbs": value}})
+    marks = Assignment.objects.filter(task=task).order_by("id").values_list("is_correct", flat=True)
+    assert list(marks) == [True, False]
+    act(manager, task, "gold", **{"value-thumbs": ["-1"]})  # the key was wrong
+    assert list(marks.all()) == [False, True]
+    assert "an ordinary question now" in act(manager, task, "ordinary")
+    assert (task.gold, task.source, task.done, task.is_open) == (None, Task.Source.ANSWERS, 2, False)
+    assert list(marks.all()) == [None, None]
+    assert Rating.objects.usable().count() == 2
+    assert "ordinary question already" in act(manager, task, "ordinary")
+    act(manager, task, "another")
+    mine = claim_task(project=manager.project, rater=manager.ada)
+    assert mine is not None
+    assert mine.task_id == task.pk
 
 
 @pytest.mark.parametrize("value", ["good", "1.5", "", "²", "9" * 30])

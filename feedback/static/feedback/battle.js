@@ -1,12 +1,16 @@
-// Blind battle: two streams as plain text, and a vote by key. What is on the page always comes from the server.
+// Blind battle: two streams as plain text, and a vote by key. A vote is stored before it is sent, and shown at once; all
+// else on the page comes from the server.
 
-import { bind } from "../projects/keys.js";
 import { forgetDraft, keepDraft } from "../projects/draft.js";
+import { bind } from "../projects/keys.js";
+import { deliver, Outbox } from "../projects/outbox.js";
+import { ask, csrfToken } from "../projects/session.js";
+import { refusal, toast } from "../projects/toast.js";
 import { follow } from "./follow.js";
 
 const place = document.getElementById("battle");
 const text = document.getElementById("text");
-const words = document.getElementById("battle-words")?.dataset;
+const words = document.getElementById("battle-words").dataset;
 const announce = document.getElementById("announce");
 const LOOK_AGAIN_MS = 2000;
 const DRAFT = `battle-${location.pathname}`;
@@ -36,7 +40,9 @@ function begin(side) {
 }
 
 async function refresh() {
-  await htmx.ajax("GET", location.pathname, { target: place, swap: "innerHTML" }).catch(() => {});
+  const response = await ask(location.pathname).catch(() => null);
+  const isVoting = place.querySelector("#verdict [aria-busy]"); // its answer shows everything
+  if (response?.ok && !isVoting) show(await response.text());
   if (!place.querySelector("[data-text]")) announce.textContent = words.ready;
   else if (!streams.size) setTimeout(refresh, LOOK_AGAIN_MS); // the server is away: look again
 }
@@ -74,16 +80,42 @@ if (text) {
   });
 }
 
-if (place) {
-  // Whoever had the focus on a button gets it back: on the same one, else on what comes next.
-  let pressed = null;
-  place.addEventListener("htmx:beforeSwap", () => {
-    pressed = place.contains(document.activeElement) ? document.activeElement : null;
-  });
-  place.addEventListener("htmx:afterSwap", () => {
-    const [same, next, first] = [`#verdict [value="${pressed?.value}"]`, "[data-new]", "#verdict button"];
-    if (pressed) [same, next, first].map((one) => place.querySelector(one)).find(Boolean)?.focus({ preventScroll: true });
-    followAll();
-  });
+// --- Votes, and taking them back ------------------------------------------------------------------------
+place?.addEventListener("submit", (event) => {
+  const form = event.target, verdict = event.submitter?.value ?? "";
+  if (!form.matches("[data-say]")) return;
+  event.preventDefault();
+  if (form.getAttribute("aria-busy")) return; // it is on its way
+  form.setAttribute("aria-busy", "true");
+  for (const button of form.querySelectorAll("button")) button.setAttribute("aria-pressed", button === event.submitter);
+  for (const side of place.querySelectorAll("[data-side]")) {
+    side.classList.toggle("is-chosen", [side.dataset.side, "tie"].includes(verdict));
+  }
+  outbox.put({ url: form.action, body: new URLSearchParams(verdict ? { verdict } : {}).toString(), battle: location.pathname });
+});
+
+async function post({ url, body, battle }) {
+  const headers = { "X-CSRFToken": csrfToken() };
+  const { response, text: html, isSignedOut } = await deliver(url, { method: "POST", body: new URLSearchParams(body), headers });
+  if (!response) return { isSignedOut };
+  if (!response.ok) toast(refusal(response), { bad: true });
+  if (battle !== location.pathname) return { done: true };
+  if (response.ok) show(html);
+  else {
+    place.querySelector("#verdict [aria-busy]")?.removeAttribute("aria-busy");
+    await refresh();
+  }
+  return { done: true };
+}
+
+// Whoever had the focus on a button gets it back: on the same one, else on what comes next.
+function show(html) {
+  const pressed = place.contains(document.activeElement) ? document.activeElement : null;
+  place.innerHTML = html;
+  const [same, next, first] = [`#verdict [value="${pressed?.value}"]`, "[data-new]", "#verdict button"];
+  if (pressed) [same, next, first].map((one) => place.querySelector(one)).find(Boolean)?.focus({ preventScroll: true });
   followAll();
 }
+
+if (place) followAll();
+const outbox = new Outbox(`battle:${words.home}`, { post, unsent: document.getElementById("unsent") });

@@ -206,7 +206,7 @@ function meet(root) {
     const editor = field.closest("[data-editor]");
     const diff = editor.querySelector("[data-diff]");
     const told = editor.querySelector("[data-changed]");
-    if (!editor.querySelector("[role=alert]")) keepDraft(field, field.dataset.draft);
+    keepDraft(field, field.dataset.draft);
     if (diff) {
       const before = editor.querySelector("[data-source]").content.textContent.trim();
       followDiff(field, diff, before, ({ gone, new: fresh }) => {

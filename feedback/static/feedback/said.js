@@ -1,8 +1,9 @@
-// What is said of answers in the chat: thumbs and why, flags, and which of two is better. Each is stored before it is
-// sent, as the answers on the Work page are: a lost network, a closed tab or an ended session loses none, and its id
-// makes it arrive once. The page shows at once what was pressed; what is pressed before the server has answered
-// follows the word before, whose id the page knows.
+// What is said of answers in the chat: thumbs and why, flags, better texts, and which of two is better. Each is stored
+// before it is sent, as the answers on the Work page are: a lost network, a closed tab or an ended session loses none,
+// and its id makes it arrive once. The page shows at once what was pressed; what is pressed before the server has
+// answered follows the word before, whose id the page knows. An editor stays until its text has arrived.
 
+import { forgetDraft } from "../projects/draft.js";
 import { uuid7 } from "../projects/ids.js";
 import { deliver, Outbox } from "../projects/outbox.js";
 import { ask, csrfToken } from "../projects/session.js";
@@ -16,6 +17,7 @@ function subjectOf(form) {
   if (form.matches("[data-thumb], [data-reasons]")) {
     return { key: answer.id, place: answer, buttons: [...answer.querySelectorAll("[data-thumb] button")] };
   }
+  if (form.matches("[data-better]")) return { key: `${answer.id} better`, place: answer, buttons: [form.querySelector("button")] };
   const buttons = [...form.querySelectorAll("button[name]")];
   if (form.matches("[data-flag]")) return { key: `${answer.id} ${buttons[0].value}`, place: answer, buttons };
   if (!form.matches("[data-which]")) return null;
@@ -24,8 +26,9 @@ function subjectOf(form) {
 
 function paint({ place, buttons }, value) {
   place.setAttribute("aria-busy", "true");
-  for (const button of buttons) button.setAttribute("aria-pressed", button.value === value);
   const [{ form }] = buttons;
+  if (form.matches("[data-better]")) return;
+  for (const button of buttons) button.setAttribute("aria-pressed", button.value === value);
   if (form.matches("[data-flag]")) {
     const menu = form.closest("details");
     menu.querySelector("[data-flagged]").hidden = !menu.querySelector('[aria-pressed="true"]');
@@ -42,6 +45,9 @@ function paint({ place, buttons }, value) {
   }
 }
 
+// True where the editor holds more than what was sent from it.
+const isWritten = (editor) => editor.dataset.sent !== editor.elements.text.value;
+
 export function keepSaid(turns, words, unsent) {
   const said = new Map(); // subject's key -> { id, value, subject } as the server will have it; value "": taken back
   const behind = new Map(); // id of a turn -> ids of its places that were not shown, as more of it was on its way
@@ -56,8 +62,9 @@ export function keepSaid(turns, words, unsent) {
   function say(subject, { id, value }, url, fields) {
     said.set(subject.key, { id, value, subject });
     paint(subject, value);
-    const { place } = subject;
-    outbox.put({ url, body: new URLSearchParams(fields).toString(), place: place.id, turn: place.closest(".turn").id });
+    const { place, buttons: [{ form }] } = subject, body = new URLSearchParams(fields).toString();
+    const draft = form.elements.text?.dataset.draft;
+    outbox.put({ url, body, place: place.id, turn: place.closest(".turn").id, draft });
   }
   function takeBack(subject) {
     const { id } = standing(subject);
@@ -71,15 +78,18 @@ export function keepSaid(turns, words, unsent) {
     event.preventDefault();
     delete form.dataset.touched;
     const button = event.submitter ?? form, now = performance.now();
-    const isTwice = button === last.button && now - last.at < TWICE_MS;
+    const isEditor = form.matches("[data-better]");
+    const isTwice = isEditor ? !isWritten(form) : button === last.button && now - last.at < TWICE_MS;
     last = { button, at: now };
     if (isTwice) return;
-    const before = standing(subject), fields = new FormData(form), isValue = subject.buttons.includes(button);
+    const before = standing(subject), fields = new FormData(form);
+    const isValue = !isEditor && subject.buttons.includes(button);
     if (isValue && before.id && before.value === button.value) {
       if (!form.matches("[data-which]")) takeBack(subject);
       return;
     }
     if (isValue) fields.set(button.name, button.value);
+    if (isEditor) form.dataset.sent = form.elements.text.value;
     if (said.has(subject.key)) fields.set("id", uuid7()); // the form's own may be taken
     fields.set("supersedes", before.id);
     say(subject, { id: fields.get("id"), value: isValue ? button.value : fields.get("value") }, form.action, fields);
@@ -111,10 +121,12 @@ export function keepSaid(turns, words, unsent) {
 
   const waits = (turn) => outbox.keys().filter((key) => outbox.take(key)?.turn === turn).length;
 
-  async function post({ url, body, place, turn }) {
+  async function post({ url, body, place, turn, draft }) {
     const headers = { "X-CSRFToken": csrfToken() };
     const { response, text, isSignedOut } = await deliver(url, { method: "POST", body: new URLSearchParams(body), headers });
     if (!response) return { isSignedOut };
+    if (draft && response.ok) forgetDraft(draft);
+    if (draft && !response.ok && await reopen(place, url, refusal(response))) return { done: true };
     if (!response.ok) toast(refusal(response), { bad: true });
     const places = (behind.get(turn) ?? new Set()).add(place);
     behind.set(turn, places);
@@ -124,6 +136,24 @@ export function keepSaid(turns, words, unsent) {
     else if (response.ok) show(place, text);
     else await look(place); // what was pressed does not stand
     return { done: true };
+  }
+
+  // A better text that was refused, where its editor is still open: the editor anew, which knows what stands, with the
+  // words in it and why. False where it is not.
+  async function reopen(id, url, why) {
+    const editor = document.getElementById(id)?.querySelector("[data-better]");
+    const response = editor ? await ask(url).catch(() => null) : null;
+    if (!response?.ok) return false;
+    const { value } = editor.elements.text;
+    editor.dataset.sent = value;
+    show(id, await response.text());
+    const { text } = document.getElementById(id).querySelector("[data-better]").elements;
+    text.value = value;
+    text.dispatchEvent(new Event("input", { bubbles: true }));
+    text.setAttribute("aria-invalid", "true");
+    document.getElementById(text.getAttribute("aria-describedby")).textContent = why;
+    text.focus();
+    return true;
   }
 
   async function look(id) {
@@ -137,7 +167,8 @@ export function keepSaid(turns, words, unsent) {
   function show(id, html) {
     const place = document.getElementById(id);
     if (!place) return;
-    const isBusy = !html || place.querySelector("[data-editor], [data-stream], .htmx-request");
+    const isBusy = !html || place.querySelector("[data-stream], .htmx-request")
+      || [...place.querySelectorAll("[data-editor]")].some(isWritten);
     for (const [key, { id: now, subject }] of said) {
       const there = document.getElementById(subject.place.id);
       if (there && !place.contains(there)) continue;
