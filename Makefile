@@ -1,7 +1,7 @@
 # Every target sets up what it needs; a second run starts in seconds. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo up check test test-vllm bench model clean
+.PHONY: help demo up check test test-vllm test-gpu bench model clean
 # One recipe at a time: they share var/, two cores and the terminal.
 .NOTPARALLEL:
 
@@ -54,6 +54,12 @@ test-vllm: ## the engine's dialect, and Django on it, on a real vLLM: its CPU bu
 	@deploy/setup/vllm.sh
 	$(STEP) "the dialect, and Django, on vLLM" env RATCHET_TEST_ENGINE=vllm RATCHET_TEST_BACKEND=embedded $(PYTEST) \
 		tests/conformance tests/inference/test_deployments.py::test_traffic_feels_no_swap
+
+test-gpu: ## the engine's dialect, and every method's recipe, on this machine's GPU
+	$(SETUP) check
+	$(STEP) "torch sees a GPU" python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no GPU: docs/gpus.md")'
+	$(STEP) "the dialect and the recipes on a GPU" env RATCHET_TEST_DEVICE=cuda RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 \
+		tests/conformance tests/training/recipes
 
 bench: ## measure a claim: make bench NAME=swap; all of them without NAME
 	$(SETUP) bench

@@ -5,8 +5,9 @@ bench serves, or say what there is:
 
     python -m bench._peers adapter FOLDER SEED      a random LoRA of rank 16, its updates 1 % of the weights
     python -m bench._peers merge ADAPTER FOLDER     a whole model with that adapter merged into it
-    python -m bench._peers shape FOLDER 1b          a Llama of that size (or tiny), random weights, in bf16
+    python -m bench._peers shape FOLDER 1b          a Llama of that size (8b, tiny), random weights, in bf16
     python -m bench._peers device                   prints the GPU's name, or cpu
+    python -m bench._peers rate                     prints the FLOP/s of large bf16 products
 """
 
 from __future__ import annotations
@@ -25,6 +26,22 @@ from bench._claims import ROOT
 
 Json = dict[str, Any]
 RANK, ALPHA, UPDATE_SIZE = 16, 32, 0.01
+# Those of Llama 3.2 1B and 3.1 8B, and next to nothing.
+SHAPES: dict[str, Json] = {
+    "1b": {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+    },
+    "8b": {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 128_256, "tie_word_embeddings": False,
+    },
+    "tiny": {
+        "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 1,
+    },
+}  # fmt: skip
 
 
 # --- the side of the bench ------------------------------------------------------------------------------
@@ -220,17 +237,16 @@ def make_shape(folder: Path, size: str) -> None:
 
     from inference.artifact import write_manifest
 
-    # hidden size, intermediate size, layers: those of Llama 3.2 1B, or next to nothing
-    width, inner, layers = (2048, 8192, 16) if size == "1b" else (256, 512, 2)
+    shape = SHAPES[size]
     tokenizer = AutoTokenizer.from_pretrained(os.environ["MODEL_DIR"])
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=max(1, width // 256),
-        max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id,
+        **{"vocab_size": len(tokenizer), "tie_word_embeddings": True, **shape},
+        max_position_embeddings=4096, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
     torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+        model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_manifest(folder, kind="base", name=f"shape-{size}")
@@ -240,6 +256,27 @@ def device() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def product_rate() -> float:
+    """FLOP/s of bf16 products of 8192 by 8192 on a GPU, of 512 on a CPU: the mean of ten after three."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    size = 8192 if on_gpu else 512
+    left, right = (
+        torch.randn(size, size, dtype=torch.bfloat16, device="cuda" if on_gpu else "cpu") for _ in "ab"
+    )
+    began = 0.0
+    for turn in range(13):
+        if turn == 3:
+            if on_gpu:
+                torch.cuda.synchronize()
+            began = time.monotonic()
+        left @ right
+    if on_gpu:
+        torch.cuda.synchronize()
+    return 10 * 2 * size**3 / (time.monotonic() - began)
 
 
 def main() -> int:
@@ -254,6 +291,8 @@ def main() -> int:
             make_shape(Path(folder), size)
         case ["device"]:
             print(device())
+        case ["rate"]:
+            print(product_rate())
         case _:
             print(__doc__, file=sys.stderr)
             return 2

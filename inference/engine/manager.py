@@ -18,7 +18,7 @@ from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager, OutputRouter
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestState, RequestStatus
 
-from inference.engine import attention, decoding
+from inference.engine import attention, cuda, decoding
 from inference.engine.sampling import Sampler
 
 log = logging.getLogger("ratchet.engine")
@@ -65,6 +65,8 @@ class Manager(ContinuousBatchingManager):
         turns: AbstractContextManager[Any],
         router: OutputRouter,
     ) -> None:
+        self._has_graphs = cuda.fits(model.config, model.device, model.dtype)
+        graphs = cuda.graph_config() if self._has_graphs else {"use_cuda_graph": False}
         super().__init__(
             model=model,
             # Greedy, because the sampler has already chosen when the library takes its argmax.
@@ -78,6 +80,8 @@ class Manager(ContinuousBatchingManager):
                 # answer would depend on what was asked before it.
                 allow_block_sharing=False,
                 safety_margin=0.0,  # a lane never admits more than the cache holds
+                auto_switch_to_flash=False,  # it would ask a hub for its kernels
+                **graphs,
             ),
         )
         self.logit_processor = Sampler()
@@ -86,12 +90,15 @@ class Manager(ContinuousBatchingManager):
         self._views: attention.Views | None = None
         self._stepper = decoding.Stepper(model) if decoding.fits(model) else None
         self._torch_threads = threads
+        self._max_running = max_running
         self._turns = turns
 
     def _run_generation_loop(self) -> None:
         torch.set_num_threads(self._torch_threads)  # a setting of each thread
-        if self.model.device.type == "cuda":
-            self.warmup()  # captures CUDA graphs, where the library uses them: with flash attention
+        if self._has_graphs:
+            torch.cuda.set_device(self.model.device)
+            self.batch_processor = self._create_batch_processor()
+            cuda.prepare(self.batch_processor.model_runner, self.model, self._max_running, PAGE)
         super()._run_generation_loop()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
@@ -99,6 +106,8 @@ class Manager(ContinuousBatchingManager):
         self._plans = attention.fits(model.config, model.device)
         if self._plans:
             model.set_attn_implementation(attention.NAME)
+        elif self._has_graphs:
+            model.set_attn_implementation(cuda.NAME)
         else:
             super().switch_to_cb_friendly_attn(model, auto_switch_to_flash)
 

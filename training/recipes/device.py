@@ -73,6 +73,9 @@ def open_device(run: Run, config: Config) -> Device:
     use_cpu = run.spec.device == "cpu" or (run.spec.device == "auto" and not torch.cuda.is_available())
     if use_cpu:
         keep_freed_memory()
+    else:
+        # Its backward pass gives NaN at some lengths where padding is masked, on Hopper (pytorch#196678).
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return Device(use_cpu=use_cpu, bf16=config.precision == "bf16")
 
 

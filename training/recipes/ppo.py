@@ -123,7 +123,7 @@ def train(run: Run) -> None:
     # Without gradients the critic reads as the reward model does, at the same cost.
     meter.watch_model(critic.get_base_model().model, "value", idle="reward")
     gc.freeze()  # TRL collects garbage at each step, and would look through all libraries each time
-    metrics = run_trainer(run, trainer, compute, meter, resumes=False)
+    metrics = run_trainer(run, trainer, compute, meter, resumes=False, generates=True)
     gc.unfreeze()
 
     # ---- Evidence: answers to held-out prompts, beside those that it began with.

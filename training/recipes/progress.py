@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inference.artifact import write_atomically
@@ -145,9 +146,11 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def run_trainer(
-    run: Run, trainer: Any, compute: Compute, meter: Meter, *, resumes: bool = True
+    run: Run, trainer: Any, compute: Compute, meter: Meter, *, resumes: bool = True, generates: bool = False
 ) -> dict[str, float]:
     """Train to the end, from the last whole checkpoint where there is one. The last step's metrics.
+
+    A trainer that `generates` calls the model outside of autocast too.
 
     Raises Interrupted when SIGTERM came: then a checkpoint holds what was done, unless the trainer is one
     that cannot resume.
@@ -158,10 +161,12 @@ def run_trainer(
     progress = Progress(run, compute, meter, resumes=resumes)
     trainer.add_callback(progress)
     run.in_training = True
-    if resumes:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    else:
-        trainer.train()
+    # PEFT casts what an adapter reads to fp32, as its weights are; autocast casts it back to bf16.
+    with disable_input_dtype_casting(trainer.model, active=trainer.args.bf16 and not generates):
+        if resumes:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        else:
+            trainer.train()
     run.in_training = False
     if run.stop.is_set():
         step, steps = trainer.state.global_step, trainer.state.max_steps

@@ -111,7 +111,7 @@ def train(run: Run) -> None:
     meter = Meter(compute)
     meter.watch_policy(policy, idle="generation")
     meter.watch_model(reward.get_base_model(), "reward")
-    metrics = run_trainer(run, trainer, compute, meter)
+    metrics = run_trainer(run, trainer, compute, meter, generates=True)
 
     # ---- Evidence: answers to held-out prompts, beside those that it began with.
     metrics |= update_sizes(policy)

@@ -82,3 +82,24 @@ def test_packed_weights_multiply_as_plain_ones():
     for shape in ((1, 96), (16, 96), (2, 33, 96)):
         rows = torch.randn(shape).bfloat16()
         assert torch.allclose(packed(rows), layer(rows), atol=0.02)
+
+
+def test_the_runner_has_what_graphs_are_chosen_by():
+    """What inference/engine/cuda.py calls on a GPU; nothing of it runs here."""
+    from torch.nn.attention.varlen import varlen_attn
+    from transformers import ContinuousBatchingConfig
+    from transformers.generation.continuous_batching.cache import PagedAttentionCache
+    from transformers.generation.continuous_batching.input_outputs import ContinuousBatchingIOs
+    from transformers.generation.continuous_batching.model_runner import ModelRunner
+
+    from inference.engine import cuda
+
+    ContinuousBatchingConfig(**cuda.graph_config())
+    form = inspect.signature(ModelRunner._get_forward_fn)
+    assert list(form.parameters) == ["self", "use_block_table"]
+    warmup = inspect.signature(ModelRunner.run_one_warmup)
+    assert {"num_q_tokens", "max_kv_read"} <= warmup.parameters.keys()
+    assert "self._get_forward_fn(use_block_table=" in inspect.getsource(ModelRunner.compute_batch)
+    assert "self.num_q_tokens = num_q_tokens" in inspect.getsource(ContinuousBatchingIOs)
+    assert callable(ContinuousBatchingIOs.get_graph) and callable(PagedAttentionCache.update)
+    assert {"scale", "window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()

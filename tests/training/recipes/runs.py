@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import random
 import signal
 from dataclasses import fields
@@ -20,6 +21,7 @@ from training.recipes.rundir import run_recipe
 # What the raters of these tests like and dislike; which words come, and how many, is chance.
 LIKED = ["Paris", "egg", "water", "blue", "light", "short", "waves"]
 DISLIKED = ["minutes", "system", "neighbour", "assistant", "thank", "while", "boiling"]
+DEVICE = os.environ.get("RATCHET_TEST_DEVICE", "cpu")  # `make test-gpu` says cuda
 VOWELS = "aeiou"
 SIGNS = [chr(code) for code in range(33, 127) if chr(code) not in VOWELS]
 CONFIG: dict[str, Any] = {"batch_size": 8, "learning_rate": 5e-3, "warmup_ratio": 0.0, "max_length": 128}
@@ -151,7 +153,7 @@ def build_run(
         "dataset": {"digest": manifest["digest"]},
         "config": {**kind().to_dict(), **shared, **(config or {})},
         "seed": 0,
-        "resources": {"device": "cpu", "threads": 1},
+        "resources": {"device": DEVICE, "threads": 1},
         "versions": {
             role: {"path": str(path), "digest": read_manifest(path)["digest"]}
             for role, path in (versions or {}).items()
