@@ -13,6 +13,8 @@ PYTEST := timeout --foreground --kill-after=10 1200 python -m pytest
 UNIT := unit and not slow
 # Units need no backend: `make check` has run them.
 FAST := not unit and not slow and not browser and not model
+# Of two cores each leaves a part idle while its test waits for a server or a child.
+THREE := -n 3 --dist worksteal
 # Folders without a fast test (tests/conftest.py sees to it): to read them is to load torch.
 HEAVY := $(addprefix --ignore tests/,browser conformance inference/engine training/recipes)
 
@@ -42,10 +44,9 @@ check: ## format, lint, types, import rules, unit tests: under a minute
 test: ## all tests: PostgreSQL and Redis, then embedded, then models and browser
 	$(SETUP) test
 	@$(MAKE) --no-print-directory check
-	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 -m "$(FAST)" $(HEAVY)
-	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded $(PYTEST) -n 2 -m "$(FAST)" $(HEAVY)
-	# Three at once: they wait for other processes more than they compute.
-	$(STEP) "models and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 3 --dist worksteal -m "(slow or model) and not browser" --ignore tests/browser --durations 10
+	$(STEP) "fast suite on PostgreSQL and Redis" env RATCHET_TEST_BACKEND=services $(PYTEST) $(THREE) -m "$(FAST)" $(HEAVY)
+	$(STEP) "fast suite on SQLite and files" env RATCHET_TEST_BACKEND=embedded $(PYTEST) $(THREE) -m "$(FAST)" $(HEAVY)
+	$(STEP) "models and slow tests" env RATCHET_TEST_BACKEND=services $(PYTEST) $(THREE) -m "(slow or model) and not browser" --ignore tests/browser --durations 10
 	# By themselves: Playwright keeps an event loop running in the process that it drives the browser from.
 	$(STEP) "browser tests" env RATCHET_TEST_BACKEND=services $(PYTEST) -n 2 tests/browser
 
