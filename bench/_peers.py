@@ -12,6 +12,7 @@ bench serves, or say what there is:
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -19,10 +20,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench._claims import ROOT
+from bench._claims import ROOT, Claim, publish
 
 Json = dict[str, Any]
 RANK, ALPHA, UPDATE_SIZE = 16, 32, 0.01
@@ -76,6 +78,43 @@ def peer(env: dict[str, str]) -> Iterator[Peer]:
     finally:
         child.kill()
         child.wait()
+
+
+def told(*arguments: str) -> str:
+    """What a command of this module prints, in a process of its own."""
+    command = [sys.executable, "-m", "bench._peers", *arguments]
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """How a bench for a GPU was called: `--tiny` takes a small shape on whatever device is there."""
+
+    name: str
+    command: str
+    device: str
+    is_tiny: bool
+
+    @classmethod
+    def called(cls, name: str, doc: str | None, claim: str) -> GpuBench | None:
+        """None where there is no GPU to measure on: then that is published in place of `claim`."""
+        parser = argparse.ArgumentParser(description=doc)
+        parser.add_argument("--tiny", action="store_true", help="a small shape, on whatever device is there")
+        if parser.parse_args().tiny:
+            return cls(f"{name}-tiny", f"python -m bench.{name} --tiny", told("device"), is_tiny=True)
+        device, command = told("device"), f"make bench NAME={name}"
+        if device != "cpu":
+            return cls(name, command, device, is_tiny=False)
+        missing = Claim(
+            claim=claim,
+            value=None,
+            unit="",
+            goal="reported where there is one",
+            holds=True,
+            versus="not measured: torch finds no CUDA device on this machine",
+        )
+        publish(name, command, [missing])
+        return None
 
 
 # --- the side of torch ----------------------------------------------------------------------------------
@@ -263,19 +302,16 @@ def product_rate() -> float:
     import torch
 
     on_gpu = torch.cuda.is_available()
+    wait = torch.cuda.synchronize if on_gpu else torch.cpu.synchronize
     size = 8192 if on_gpu else 512
-    left, right = (
-        torch.randn(size, size, dtype=torch.bfloat16, device="cuda" if on_gpu else "cpu") for _ in "ab"
-    )
+    left, right = torch.randn(2, size, size, dtype=torch.bfloat16, device="cuda" if on_gpu else "cpu")
     began = 0.0
     for turn in range(13):
         if turn == 3:
-            if on_gpu:
-                torch.cuda.synchronize()
+            wait()
             began = time.monotonic()
         left @ right
-    if on_gpu:
-        torch.cuda.synchronize()
+    wait()
     return 10 * 2 * size**3 / (time.monotonic() - began)
 
 

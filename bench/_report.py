@@ -1,6 +1,7 @@
 """`python -m bench._report`: what the benches left in var/bench, written into docs/benchmarks.md.
 
 The sections of benches that did not run here stay as they are: each says its own commit and machine.
+Trials, such as queue-quick and gpu-tiny, get none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from bench._claims import ROOT
 
+TRIALS = ("-quick", "-tiny")
 HEAD = """# Benchmarks
 
 Each table is what one command printed, with the alternative measured in the same run. A goal that was not
@@ -23,6 +25,8 @@ def main() -> int:
     page = ROOT / "docs" / "benchmarks.md"
     sections = standing(page.read_text())
     for path in (ROOT / "var" / "bench").glob("*.json"):
+        if path.stem.endswith(TRIALS):
+            continue
         claims: list[dict[str, Any]] = json.loads(path.read_text())
         if claims:
             sections[path.stem] = section(path.stem, claims)

@@ -7,54 +7,35 @@ request also the share of what the memory bandwidth allows, since each token rea
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import subprocess
 import sys
 from typing import Any
 
-from bench._claims import ROOT, Claim, publish
+from bench._claims import Claim, publish
 from bench._load import Target, arriving, questions, rate
-from bench._peers import Peer, peer
+from bench._peers import GpuBench, Peer, peer, told
 from bench._stack import engine, fresh_stack
 
 LEVELS = (1, 16, 64)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a small shape, on whatever device is there")
-    is_tiny = parser.parse_args().tiny
-    command = "python -m bench.gpu --tiny" if is_tiny else "make bench NAME=gpu"
-    device = _peers("device")
-    if device == "cpu" and not is_tiny:
-        missing = Claim(
-            claim="tokens/s of a 1B shape on a GPU",
-            value=None,
-            unit="",
-            goal="reported where there is one",
-            holds=True,
-            versus="not measured: torch finds no CUDA device on this machine",
-        )
-        publish("gpu", command, [missing])
+    called = GpuBench.called("gpu", __doc__, "tokens/s of a 1B shape on a GPU")
+    if called is None:
         return 0
+    is_tiny = called.is_tiny
     levels, tokens = ((1, 4), 8) if is_tiny else (LEVELS, 256)
     # Room for all prompts and answers of the highest level, and for one version alone.
     room = {"ENGINE_MEMORY_GB": "2" if is_tiny else "24", "ENGINE_MAX_RUNNING": str(max(levels))}
     with fresh_stack() as (stack, _):
         folder = stack.folder / "shape"
-        _peers("shape", str(folder), "tiny" if is_tiny else "1b")
+        told("shape", str(folder), "tiny" if is_tiny else "1b")
         stack.env |= {"MODEL_DIR": str(folder), "ENGINE_SERVED_NAME": "base"}
         with engine(stack, **room), peer(stack.env) as plain:
             target = Target(stack.env["ENGINE_URLS"], stack.env["ENGINE_API_KEY"], "base")
             found = asyncio.run(measure(target, plain, levels, tokens))
-    claim(command, device, found, plain_bandwidth=found.pop("bandwidth"))
+    claim(called, found, plain_bandwidth=found.pop("bandwidth"))
     return 0
-
-
-def _peers(*arguments: str) -> str:
-    command = [sys.executable, "-m", "bench._peers", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 async def measure(target: Target, plain: Peer, levels: tuple[int, ...], tokens: int) -> dict[Any, Any]:
@@ -82,11 +63,11 @@ async def measure(target: Target, plain: Peer, levels: tuple[int, ...], tokens: 
 
 
 def claim(
-    command: str, device: str, found: dict[int, tuple[float, float]], *, plain_bandwidth: dict[str, Any]
+    called: GpuBench, found: dict[int, tuple[float, float]], *, plain_bandwidth: dict[str, Any]
 ) -> None:
     claims = [
         Claim(
-            claim=f"{level} at once: engine on {device}",
+            claim=f"{level} at once: engine on {called.device}",
             value=ours,
             unit="tokens/s",
             goal="reported",
@@ -107,7 +88,7 @@ def claim(
             f" of weights: {allowed:.0f} tokens/s",
         )
     )
-    publish("gpu", command, claims)
+    publish(called.name, called.command, claims)
 
 
 if __name__ == "__main__":

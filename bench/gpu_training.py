@@ -9,7 +9,6 @@ device is there, and shows only that it runs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench._claims import ROOT, Claim, publish
+from bench._peers import GpuBench, told
 from bench.training import events
 from training.recipes.accounting import Weights
 from training.recipes.rundir import OFFLINE
@@ -29,40 +29,23 @@ PAIRS = {False: 4, True: 8}  # with checkpointing? -> pairs a step
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tiny", action="store_true", help="a small shape, on whatever device is there")
-    is_tiny = parser.parse_args().tiny
-    command = "python -m bench.gpu_training --tiny" if is_tiny else "make bench NAME=gpu_training"
-    device = _run("device")
-    if device == "cpu" and not is_tiny:
-        missing = Claim(
-            claim="LoRA DPO of an 8B shape on a GPU",
-            value=None,
-            unit="",
-            goal="reported where there is one",
-            holds=True,
-            versus="not measured: torch finds no CUDA device on this machine",
-        )
-        publish("gpu_training", command, [missing])
+    called = GpuBench.called("gpu_training", __doc__, "LoRA DPO of an 8B shape on a GPU")
+    if called is None:
         return 0
     with tempfile.TemporaryDirectory(prefix="ratchet-bench-") as folder:
         base = Path(folder) / "shape"
-        _run("shape", str(base), "tiny" if is_tiny else "8b")
-        ceiling = float(_run("rate"))
-        length = 64 if is_tiny else LENGTH
+        told("shape", str(base), "tiny" if called.is_tiny else "8b")
+        ceiling = float(told("rate"))
+        length = 64 if called.is_tiny else LENGTH
         claims = [
             claim
             for checkpointing in PAIRS
-            for claim in measure(Path(folder), base, device, ceiling, length, checkpointing=checkpointing)
+            for claim in measure(
+                Path(folder), base, called.device, ceiling, length, checkpointing=checkpointing
+            )
         ]
-    publish("gpu_training", command, claims)
+    publish(called.name, called.command, claims)
     return 0
-
-
-def _run(*arguments: str) -> str:
-    """A command of bench/_peers.py, in a process of its own: this one never loads torch."""
-    command = [sys.executable, "-m", "bench._peers", *arguments]
-    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def measure(

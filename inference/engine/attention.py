@@ -97,9 +97,13 @@ def current_plan() -> Plan:
 
 def fits(config: PretrainedConfig, device: torch.device) -> bool:
     """Whether this attention is for the model: on a CPU, and every layer looks at everything."""
+    return device.type == "cpu" and looks_at_everything(config)
+
+
+def looks_at_everything(config: PretrainedConfig) -> bool:
+    """Whether no layer of the model has a window."""
     types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    slides = getattr(config, "sliding_window", None) is not None
-    return device.type == "cpu" and types == {"full_attention"} and not slides
+    return types == {"full_attention"} and getattr(config, "sliding_window", None) is None
 
 
 def views_of(cache: PagedAttentionCache) -> Views:

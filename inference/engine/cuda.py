@@ -18,6 +18,8 @@ from transformers import AttentionInterface, PretrainedConfig
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from inference.engine.attention import looks_at_everything
+
 NAME = "ratchet_varlen"
 TOKENS, KEYS = 16, 4096  # padded to multiples of these, in a step
 MAX_WIDTH = 256  # of a head, in the kernel
@@ -27,11 +29,9 @@ def fits(config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> 
     """Whether torch's kernel is for the model: half precision, every layer looks at everything, Ampere on."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
-    types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    slides = getattr(config, "sliding_window", None) is not None
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     is_new = torch.cuda.get_device_capability(device) >= (8, 0)
-    return is_new and types == {"full_attention"} and not slides and width <= MAX_WIDTH and width % 8 == 0
+    return is_new and looks_at_everything(config) and width <= MAX_WIDTH and width % 8 == 0
 
 
 def graph_config() -> dict[str, Any]:
